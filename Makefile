@@ -1,0 +1,83 @@
+# Every target does all it needs on a fresh machine (Debian or Ubuntu; nvcc is used where it fits):
+# it makes .venv, installs torch and the tools into it, and builds the native libraries. What is
+# there already is kept.
+#
+#   make demo     compress real gradients and print what happened
+#   make test     pytest, then the C++ tests
+#   make build    the native libraries, and the package as an editable install
+#   make lint     style and types, as CI checks them
+#   make format   apply the formatters
+#   make stubs    write python/lmgc_torch/_C.pyi anew
+#   make clean    remove everything that was built (.venv stays)
+#
+# Variables: JOBS (compile jobs), CMAKE_ARGS (e.g. "-DLMGC_CUDA=OFF"), PYTEST_ARGS (e.g.
+# "-k frame"), BASE_PYTHON (the interpreter that .venv is made from).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+JOBS ?= $(shell nproc)
+BASE_PYTHON ?=
+# Asked when it is needed, because .ci/system_packages may install it.
+FIND_PYTHON = command -v "$(BASE_PYTHON)" || command -v python3.11 || command -v python3
+CMAKE_ARGS ?=
+PYTEST_ARGS ?=
+
+PY := .venv/bin/python
+TOOLS := .venv/.lmgc-tools
+EDITABLE := build/.lmgc-editable
+CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+
+.PHONY: demo test build lint format stubs clean
+
+demo: build
+	@$(PY) examples/demo.py
+
+# Each of the two ends with lines that count what passed and what failed.
+test: build
+	@$(PY) -m pytest $(PYTEST_ARGS)
+	@ctest --test-dir build --output-on-failure --parallel $(JOBS)
+
+# The editable install is made once; from then on CMake compiles what has changed.
+build: $(EDITABLE)
+	@$(if $(CMAKE_ARGS),cmake -S . -B build $(CMAKE_ARGS) > build/configure.log)
+	@cmake --build build --parallel $(JOBS)
+	@cmake --install build --component python > build/install.log
+
+lint: $(EDITABLE)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(EDITABLE)
+	@$(PY) -m ruff check --fix-only .
+	@$(PY) -m ruff format .
+	@.venv/bin/clang-format -i $(CXX_FILES)
+
+stubs: build
+	@$(PY) -m pybind11_stubgen lmgc_torch._C --output-dir python --exit-code
+	@$(PY) -m ruff format --quiet python/lmgc_torch/_C.pyi
+
+clean:
+	rm -rf build dist python/lmgc_torch.egg-info python/lmgc_torch/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -exec rm -rf {} +
+
+# What our own build needs to find installed: pyproject.toml's groups. A torch that is there stays.
+$(TOOLS): pyproject.toml
+	@.ci/system_packages "$$($(FIND_PYTHON) || true)"
+	@$(PY) -c '' 2> /dev/null || "$$($(FIND_PYTHON))" -m venv .venv
+	@$(PY) -m pip install --quiet 'pip>=25.1'
+	@$(PY) -m pip install --quiet --group build
+	@$(PY) -c 'import torch' 2> /dev/null || { \
+	  echo "installing torch (several GB) into .venv"; \
+	  $(PY) -m pip install --quiet --group torch; }
+	@touch $@
+
+$(EDITABLE): $(TOOLS) pyproject.toml setup.py
+	@CMAKE_ARGS="-DBUILD_TESTING=ON $(CMAKE_ARGS)" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
+	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev]"
+	@touch $@

@@ -1,0 +1,166 @@
+"""Measures speed both ways, and memory: our methods next to ZipNN, byte planes + zstd-1 and memcpy.
+
+    python benchmarks/speed.py benchmarks/data/report/*fp32*.pt --megabytes 16 --threads 1 2
+
+The tensors of the files are repeated, whole, up to the megabytes asked for. Everything is measured
+in one run, the best of several calls, and compared bit for bit. "extra MB" is how far the memory of
+a fresh process rises above its level before the call while it compresses, output included; a small
+call beforehand has loaded the library and its prior.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from measure import (
+    Row,
+    best_of,
+    joined,
+    load,
+    measure_ours,
+    measure_peer,
+    table,
+    write_json,
+)
+from peers import peers
+from torch import Tensor
+
+METHODS = ("raw", "planes", "lmgc")
+PEERS = ("byte planes + zstd-1", "ZipNN")
+REPORT = Path(__file__).parent / "data" / "report"
+
+
+class Workload(NamedTuple):
+    """The files whose tensors are repeated up to ``megabytes`` (10^6 bytes)."""
+
+    files: tuple[Path, ...]
+    megabytes: float
+
+    def tensors(self) -> list[Tensor]:
+        """Reads the tensors; at least one, and no more than asked for unless that one is."""
+        originals = [tensor for path in self.files for tensor in load(path).values()]
+        chosen = [originals[0]]
+        room = 1e6 * self.megabytes - originals[0].nbytes
+        for tensor in itertools.cycle(originals[1:] + originals[:1]):
+            room -= max(1, tensor.nbytes)
+            if room < 0:
+                return chosen
+            chosen.append(tensor.clone())
+        return chosen
+
+
+def measure_memcpy(data: str, tensors: list[Tensor], repeats: int) -> Row:
+    """Measures copying the tensors' bytes into memory that is already there."""
+    source = torch.cat([tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors])
+    destination = torch.empty_like(source).zero_()
+    _, seconds = best_of(lambda: destination.copy_(source), repeats)
+    speed = source.numel() / 1e6 / seconds
+    threads = torch.get_num_threads()
+    return Row(data, "memcpy", source.numel(), source.numel(), speed, speed, threads)
+
+
+def rows_of(
+    workload: Workload, methods: list[str], threads: int, repeats: int, with_memory: bool
+) -> list[Row]:
+    """Measures every method and peer on a workload with so many threads."""
+    torch.set_num_threads(threads)
+    data, tensors = f"{workload.megabytes:g} MB", workload.tensors()
+    rows = [measure_ours(data, tensors, method, repeats=repeats) for method in methods]
+    dtypes = {tensor.dtype for tensor in tensors}
+    for name, peer in peers(threads).items():
+        if name in PEERS and peer.takes(dtypes):
+            rows.append(measure_peer(data, tensors, name, peer, repeats=repeats, threads=threads))
+    if with_memory:
+        rows = [
+            replace(row, extra_memory_mb=extra_memory(workload, row.method, threads))
+            for row in rows
+        ]
+    return [*rows, measure_memcpy(data, tensors, repeats)]
+
+
+def extra_memory(workload: Workload, method: str, threads: int) -> float:
+    """Returns the memory in MB that compressing takes on top, measured in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_extra_memory_here, workload, method, threads).result()
+
+
+def _extra_memory_here(workload: Workload, method: str, threads: int) -> float:
+    """Does the work of ``extra_memory`` in the process that runs it (Linux only)."""
+    torch.set_num_threads(threads)
+    tensors = workload.tensors()
+    call = _peer_call(method, tensors, threads) if method in PEERS else _our_call(method, tensors)
+    # getrusage's peak survives exec, so a child would report its parent's. The kernel keeps another
+    # one for each address space, which can be reset.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_bytes("VmRSS")
+    result = call()
+    del result
+    return (_status_bytes("VmHWM") - before) / 1e6
+
+
+def _our_call(method: str, tensors: list[Tensor]) -> Callable[[], object]:
+    """Returns a function that compresses the tensors with one of our methods, warmed up."""
+    import lmgc_torch
+
+    lmgc_torch.compress([tensors[0].flatten()[:4096].clone()], method=method)
+    return lambda: lmgc_torch.compress(tensors, method=method)
+
+
+def _peer_call(name: str, tensors: list[Tensor], threads: int) -> Callable[[], object]:
+    """Returns a function that compresses the tensors' bytes with a peer, warmed up."""
+    peer, buffers = peers(threads)[name], joined(tensors)
+    for dtype, buffer in buffers.items():
+        peer.compress(buffer[:4096], dtype)
+    return lambda: [peer.compress(buffer, dtype) for dtype, buffer in buffers.items()]
+
+
+def _status_bytes(key: str) -> int:
+    """Reads a memory figure of this process from the kernel."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help=f".pt or .safetensors; all of {REPORT.name}/*fp32*.pt by default",
+    )
+    parser.add_argument("--methods", nargs="*", default=METHODS, help="ours: %(default)s")
+    parser.add_argument("--megabytes", type=float, default=16, help="size (%(default)s)")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1], help="thread counts")
+    parser.add_argument("--repeats", type=int, default=5, help="calls, the best counts")
+    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here, too")
+    parsed = parser.parse_args(arguments)
+    files = tuple(parsed.files or sorted(REPORT.glob("*fp32*.pt")))
+    if not files:
+        parser.error(f"{REPORT} is empty: run `python benchmarks/gradients.py --set report` first")
+    workload = Workload(files, parsed.megabytes)
+    rows: list[Row] = []
+    for threads in parsed.threads:
+        rows += rows_of(
+            workload, list(parsed.methods), threads, parsed.repeats, not parsed.no_memory
+        )
+    print(table(rows))
+    if parsed.json:
+        write_json(parsed.json, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

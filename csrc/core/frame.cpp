@@ -1,0 +1,168 @@
+#include "core/frame.h"
+
+#include <cstring>
+
+#include "core/bytes.h"
+#include "core/checksum.h"
+#include "core/version.h"
+
+namespace lmgc {
+namespace {
+
+constexpr std::uint8_t flag_prior = 1;
+constexpr std::size_t fixed_size = 10;      // magic, version, flags, header size
+constexpr std::size_t checksums_size = 16;  // of the payload, of the header
+
+void write_prior(ByteWriter& out, const PriorBlock& prior) {
+  out.fixed(static_cast<std::uint8_t>(prior.serialize.separator));
+  out.fixed(prior.serialize.bytes_per_group);
+  out.fixed(static_cast<std::uint8_t>(prior.serialize.byte_order));
+  out.fixed(static_cast<std::uint8_t>(prior.portable));
+  out.varint(prior.window_tokens);
+  out.fixed(prior.fingerprint[0]);
+  out.fixed(prior.fingerprint[1]);
+  out.fixed(prior.probe);
+  out.varint(prior.batch_lanes);
+  out.varint(prior.environment.size());
+  out.bytes(prior.environment.data(), prior.environment.size());
+}
+
+bool read_text(ByteReader& in, std::string& text) {
+  const std::uint64_t size = in.varint();
+  const std::uint8_t* first = in.bytes(size);
+  if (first == nullptr) return false;
+  text.assign(reinterpret_cast<const char*>(first), static_cast<std::size_t>(size));
+  return true;
+}
+
+bool read_prior(ByteReader& in, PriorBlock& prior) {
+  const auto separator = in.fixed<std::uint8_t>();
+  const auto group = in.fixed<std::uint8_t>();
+  const auto order = in.fixed<std::uint8_t>();
+  const auto portable = in.fixed<std::uint8_t>();
+  prior.serialize = {static_cast<Separator>(separator), group, static_cast<ByteOrder>(order)};
+  prior.portable = portable != 0;
+  prior.window_tokens = in.varint();
+  prior.fingerprint[0] = in.fixed<std::uint64_t>();
+  prior.fingerprint[1] = in.fixed<std::uint64_t>();
+  prior.probe = in.fixed<std::uint64_t>();
+  prior.batch_lanes = in.varint();
+  const bool known_group = group <= 4 || group == 8;
+  return read_text(in, prior.environment) && separator <= static_cast<int>(Separator::iso_8859_1) &&
+         order <= 1 && portable <= 1 && known_group;
+}
+
+Status read_record(ByteReader& in, TensorRecord& record) {
+  record.dtype = static_cast<DType>(in.fixed<std::uint8_t>());
+  const auto method = in.fixed<std::uint8_t>();
+  record.method = static_cast<Method>(method);
+  const std::uint64_t dimensions = in.varint();
+  if (!in.ok()) return Status::truncated;
+  const FloatFormat format = float_format(record.dtype);
+  if (format.bytes == 0 || method >= methods || dimensions > most_dimensions)
+    return Status::bad_header;
+  record.sizes.resize(static_cast<std::size_t>(dimensions));
+  // The product of the non-zero sizes must fit too, as torch computes strides from it.
+  std::uint64_t product = format.bytes;
+  bool empty = false;
+  for (auto& size : record.sizes) {
+    const std::uint64_t value = in.varint();
+    if (value > INT64_MAX) return Status::bad_header;
+    size = static_cast<std::int64_t>(value);
+    empty = empty || value == 0;
+    if (value != 0 && __builtin_mul_overflow(product, value, &product)) return Status::bad_header;
+    if (product > INT64_MAX) return Status::bad_header;
+  }
+  record.bytes = empty ? 0 : product;
+  record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
+  record.data_checksum = in.fixed<std::uint32_t>();
+  record.section_size = in.varint();
+  if (!in.ok()) return Status::truncated;
+  const bool raw = record.method == Method::raw;
+  if (raw ? record.section_size != record.bytes : record.section_size > record.bytes)
+    return Status::bad_section;
+  return Status::ok;
+}
+
+}  // namespace
+
+const char* name(Method method) {
+  switch (method) {
+    case Method::raw:
+      return "raw";
+    case Method::planes:
+      return "planes";
+    case Method::lmgc:
+      return "lmgc";
+  }
+  return "unknown";
+}
+
+std::vector<std::uint8_t> write_header(const FrameHeader& header) {
+  ByteWriter body;
+  body.varint(header.metadata.size());
+  body.bytes(header.metadata.data(), header.metadata.size());
+  if (header.has_prior) write_prior(body, header.prior);
+  body.varint(header.tensors.size());
+  for (const TensorRecord& record : header.tensors) {
+    body.fixed(static_cast<std::uint8_t>(record.dtype));
+    body.fixed(static_cast<std::uint8_t>(record.method));
+    body.varint(record.sizes.size());
+    for (const auto size : record.sizes) body.varint(static_cast<std::uint64_t>(size));
+    body.fixed(record.data_checksum);
+    body.varint(record.section_size);
+  }
+  ByteWriter out;
+  out.bytes(frame_magic, sizeof frame_magic);
+  out.fixed(format_version);
+  out.fixed(static_cast<std::uint8_t>(header.has_prior ? flag_prior : 0));
+  out.fixed(static_cast<std::uint32_t>(fixed_size + body.size() + checksums_size));
+  out.bytes(body.view().data(), body.size());
+  out.fixed(header.payload_checksum);
+  out.fixed(checksum(out.view().data(), out.size()));
+  return out.take();
+}
+
+Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t size,
+                    FrameHeader& header) {
+  header = FrameHeader{};
+  header.header_size = fixed_size + checksums_size;
+  if (available >= 4 && std::memcmp(data, frame_magic, 4) != 0) return Status::bad_magic;
+  if (available < fixed_size) return Status::truncated;
+  if (data[4] != format_version) return Status::bad_version;
+  std::uint32_t header_size;
+  std::memcpy(&header_size, data + 6, 4);
+  if (header_size > size || header_size < fixed_size + checksums_size) return Status::truncated;
+  header.header_size = header_size;
+  if (header_size > available) return Status::truncated;
+
+  const std::size_t body_end = header_size - checksums_size;
+  std::uint64_t header_checksum;
+  std::memcpy(&header.payload_checksum, data + body_end, 8);
+  std::memcpy(&header_checksum, data + body_end + 8, 8);
+  if (header_checksum != checksum(data, body_end + 8)) return Status::header_checksum;
+
+  const std::uint8_t flags = data[5];
+  if (flags & ~flag_prior) return Status::bad_header;
+  header.has_prior = (flags & flag_prior) != 0;
+  ByteReader in(data + fixed_size, body_end - fixed_size);
+  if (!read_text(in, header.metadata)) return Status::bad_header;
+  if (header.has_prior && !read_prior(in, header.prior)) return Status::bad_header;
+  const std::uint64_t count = in.varint();
+  constexpr std::uint64_t least_record = 8;  // bytes: bounds the allocation by what is really there
+  if (!in.ok() || count > in.left() / least_record) return Status::bad_header;
+  header.tensors.resize(static_cast<std::size_t>(count));
+  std::uint64_t offset = header_size;
+  for (TensorRecord& record : header.tensors) {
+    const Status status = read_record(in, record);
+    if (status != Status::ok) return status == Status::truncated ? Status::bad_header : status;
+    if (record.method == Method::lmgc && !header.has_prior) return Status::bad_header;
+    record.section_offset = offset;
+    if (record.section_size > size - offset) return Status::truncated;
+    offset += record.section_size;
+  }
+  if (in.left() != 0) return Status::bad_header;
+  return offset == size ? Status::ok : Status::truncated;
+}
+
+}  // namespace lmgc

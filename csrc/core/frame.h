@@ -1,0 +1,77 @@
+// The frame: self-contained compressed bytes of a list of tensors. docs/format.md specifies version
+// 1; this is its header.
+//
+//   header   magic, version, flags, size, metadata, [prior block], one record a tensor, checksums
+//   payload  one section a tensor, in order
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/float_format.h"
+#include "core/serialize.h"
+#include "core/status.h"
+
+namespace lmgc {
+
+inline constexpr std::uint8_t frame_magic[4] = {'L', 'M', 'G', 'C'};
+inline constexpr std::size_t most_dimensions = 64;
+
+// How a tensor's section is coded. Codes are part of the format.
+enum class Method : std::uint8_t {
+  raw = 0,     // the bytes themselves
+  planes = 1,  // byte grouping, static tables (planes.h)
+  lmgc = 2,    // ieee serializer, causal language model, range coder lanes (lanes.h)
+};
+inline constexpr int methods = 3;
+const char* name(Method method);  // "unknown" for a code that is not a Method
+
+// What a decoder must agree on with the encoder before it may run a language model.
+struct PriorBlock {
+  SerializeOptions serialize;
+  std::uint64_t window_tokens = 0;    // the prior's max_context
+  std::uint64_t fingerprint[2] = {};  // hash of the model's parameters, buffers and attributes
+  std::uint64_t probe = 0;            // hash of the CDFs of a fixed probe input
+  bool portable = true;
+  std::uint64_t batch_lanes = 0;  // lanes in a batch; matters to bound priors only, else 0
+  std::string environment;        // where a bound prior encoded; empty for a portable one
+};
+
+struct TensorRecord {
+  DType dtype = DType::float32;
+  Method method = Method::raw;
+  std::vector<std::int64_t> sizes;
+  std::uint32_t data_checksum = 0;  // low half of checksum() of the decoded bytes
+  std::uint64_t section_size = 0;
+
+  // Derived, checked to fit std::int64_t when parsed.
+  std::int64_t elements = 0;
+  std::uint64_t bytes = 0;           // of the decoded tensor
+  std::uint64_t section_offset = 0;  // within the frame
+};
+
+struct FrameHeader {
+  bool has_prior = false;
+  PriorBlock prior;
+  std::string metadata;  // the caller's, opaque here
+  std::vector<TensorRecord> tensors;
+  std::uint64_t payload_checksum = 0;
+  std::uint64_t header_size = 0;  // set by parse_header
+};
+
+// The header's bytes, checksums included. `section_size` of every record and `payload_checksum` are
+// final.
+std::vector<std::uint8_t> write_header(const FrameHeader& header);
+
+// Reads an untrusted header. `size` is the size of the whole frame, of which the first `available`
+// bytes are at `data`; a header longer than `available` gives Status::truncated with
+// `header.header_size` set to what is needed (so that a frame on a device can be fetched
+// piecewise). On ok: every record's sizes multiply without overflow, sections lie inside the frame
+// one after the other and end exactly at `size`, codes are known, raw sections have exactly the
+// tensor's size, and no allocation was larger than a small multiple of `available`.
+Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t size,
+                    FrameHeader& header);
+
+}  // namespace lmgc

@@ -1,0 +1,200 @@
+#include "core/rans.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace lmgc::rans {
+namespace {
+
+constexpr int significant_bits = 5;
+constexpr int most_exponent = 12;  // every frequency but the rest's is below 4096
+
+// Bits in bytes, the least significant first.
+class BitWriter {
+ public:
+  explicit BitWriter(ByteWriter& out) : out_(out) {}
+  void put(std::uint32_t value, int bits) {
+    held_ |= std::uint64_t{value} << count_;
+    for (count_ += bits; count_ >= 8; count_ -= 8, held_ >>= 8) {
+      out_.fixed(static_cast<std::uint8_t>(held_));
+    }
+  }
+  // value >= 1: as many zeros as it has bits after its first, then those bits from a one on.
+  void put_gamma(std::uint32_t value) {
+    const int bits = std::bit_width(value) - 1;
+    put(0, bits);
+    put(1, 1);
+    put(value & ((1u << bits) - 1), bits);
+  }
+  void flush() {
+    if (count_ > 0) put(0, 8 - count_);
+  }
+
+ private:
+  ByteWriter& out_;
+  std::uint64_t held_ = 0;
+  int count_ = 0;
+};
+
+class BitReader {
+ public:
+  explicit BitReader(ByteReader& in) : in_(in) {}
+  std::uint32_t get(int bits) {
+    while (count_ < bits) {
+      held_ |= std::uint64_t{in_.fixed<std::uint8_t>()} << count_;
+      count_ += 8;
+    }
+    const auto value = static_cast<std::uint32_t>(held_ & ((std::uint64_t{1} << bits) - 1));
+    held_ >>= bits;
+    count_ -= bits;
+    return value;
+  }
+  // 0 when there is no value of at most five bits.
+  std::uint32_t get_gamma() {
+    int bits = 0;
+    while (get(1) == 0) {
+      if (++bits > 4) return 0;
+    }
+    return 1u << bits | get(bits);
+  }
+
+ private:
+  ByteReader& in_;
+  std::uint64_t held_ = 0;
+  int count_ = 0;
+};
+
+// The nearest number of at most five significant bits.
+std::uint32_t rounded(std::uint32_t value) {
+  const int extra = std::bit_width(value) - significant_bits;
+  if (extra <= 0) return value;
+  return (value + (1u << (extra - 1))) >> extra << extra;
+}
+
+void write_table(const Table& table, BitWriter& bits) {
+  int first = 0, last = 255;
+  while (table.frequency[first] == 0) ++first;
+  while (table.frequency[last] == 0) --last;
+  bits.put(static_cast<std::uint32_t>(first), 8);
+  bits.put(static_cast<std::uint32_t>(last), 8);
+  bits.put(table.rest, 8);
+  int previous = 0;
+  for (int symbol = first; symbol <= last; ++symbol) {
+    if (symbol == table.rest) continue;
+    const std::uint32_t frequency = table.frequency[symbol];
+    const int exponent = std::bit_width(frequency);
+    const int step = exponent - previous;
+    bits.put_gamma(static_cast<std::uint32_t>(step >= 0 ? 2 * step + 1 : -2 * step));
+    previous = exponent;
+    if (exponent < 2) continue;
+    const int kept = std::min(exponent, significant_bits) - 1;
+    bits.put(frequency >> (exponent - 1 - kept) & ((1u << kept) - 1), kept);
+  }
+}
+
+// False when the bits are no table. Reads zeros past the end, which the caller finds out.
+bool read_table(BitReader& bits, Table& table) {
+  const std::uint32_t first = bits.get(8), last = bits.get(8), rest = bits.get(8);
+  if (rest < first || rest > last) return false;
+  table.rest = static_cast<std::uint8_t>(rest);
+  std::uint32_t sum = 0;
+  int exponent = 0;
+  for (std::uint32_t symbol = first; symbol <= last; ++symbol) {
+    if (symbol == rest) continue;
+    const std::uint32_t code = bits.get_gamma();
+    if (code == 0) return false;
+    exponent += code & 1 ? static_cast<int>(code >> 1) : -static_cast<int>(code >> 1);
+    if (exponent < 0 || exponent > most_exponent) return false;
+    if (exponent == 0) continue;
+    const int kept = std::min(exponent, significant_bits) - 1;
+    const std::uint32_t frequency = (1u << kept | bits.get(kept)) << (exponent - 1 - kept);
+    table.frequency[symbol] = static_cast<std::uint16_t>(frequency);
+    sum += frequency;
+  }
+  if (sum >= probability_one) return false;
+  table.frequency[rest] = static_cast<std::uint16_t>(probability_one - sum);
+  return true;
+}
+
+}  // namespace
+
+Table normalize(const Counts& counts) {
+  Table table;
+  std::uint64_t total = 0;
+  for (const std::uint64_t count : counts) total += count;
+  table.rest =
+      static_cast<std::uint8_t>(std::max_element(counts.begin(), counts.end()) - counts.begin());
+
+  // Symbols rarer than 1 in 4096 take a whole slot; the others share what that leaves.
+  std::uint64_t shared_slots = probability_one, shared_total = total;
+  for (const std::uint64_t count : counts) {
+    if (count != 0 && count * probability_one < total) {
+      --shared_slots;
+      shared_total -= count;
+    }
+  }
+
+  // Rounding errors are handed on from symbol to symbol (in 256ths), so that little of them is left
+  // for the most frequent one.
+  std::int64_t left = probability_one, error = 0;
+  for (int symbol = 0; symbol < 256; ++symbol) {
+    const std::uint64_t count = counts[symbol];
+    if (count == 0 || symbol == table.rest) continue;
+    std::uint32_t frequency = 1;
+    if (count * probability_one >= total) {
+      const auto ideal = static_cast<std::int64_t>((count * shared_slots << 8) / shared_total);
+      const std::int64_t wanted = ideal + error;
+      frequency =
+          rounded(static_cast<std::uint32_t>(std::max<std::int64_t>(1, (wanted + 128) >> 8)));
+      error = wanted - (std::int64_t{frequency} << 8);
+    }
+    table.frequency[symbol] = static_cast<std::uint16_t>(frequency);
+    left -= frequency;
+  }
+  while (left < 1) {  // only with many symbols just above 1 in 4096
+    auto& largest = *std::max_element(table.frequency.begin(), table.frequency.end());
+    const auto smaller = static_cast<std::uint16_t>(rounded(largest - std::max(1, largest >> 4)));
+    left += largest - smaller;
+    largest = smaller;
+  }
+  table.frequency[table.rest] = static_cast<std::uint16_t>(left);
+  return table;
+}
+
+void write_tables(const Table* tables, int count, ByteWriter& out) {
+  BitWriter bits(out);
+  for (int i = 0; i < count; ++i) write_table(tables[i], bits);
+  bits.flush();
+}
+
+Status read_tables(ByteReader& in, int count, std::vector<Table>& tables) {
+  tables.assign(static_cast<std::size_t>(count), Table{});
+  BitReader bits(in);
+  for (Table& table : tables) {
+    const bool valid = read_table(bits, table);
+    if (!in.ok()) return Status::truncated;
+    if (!valid) return Status::bad_table;
+  }
+  return Status::ok;
+}
+
+void fill_encode_entries(const Table& table, EncodeEntry* entries) {
+  std::uint32_t start = 0;
+  for (int symbol = 0; symbol < 256; ++symbol) {
+    const std::uint32_t frequency = table.frequency[symbol];
+    if (frequency != 0) entries[symbol] = encode_entry(start, frequency);
+    start += frequency;
+  }
+}
+
+void fill_decode_entries(const Table& table, DecodeEntry* entries) {
+  std::uint32_t slot = 0;
+  for (std::uint32_t symbol = 0; symbol < 256; ++symbol) {
+    const std::uint32_t frequency = table.frequency[symbol];
+    for (std::uint32_t offset = 0; offset < frequency; ++offset) {
+      entries[slot++] = decode_entry(symbol, frequency, offset);
+    }
+  }
+}
+
+}  // namespace lmgc::rans

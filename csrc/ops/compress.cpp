@@ -1,0 +1,189 @@
+#include "ops/compress.h"
+
+#include <c10/core/DeviceGuard.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "ops/checksum.h"
+#include "ops/dtype.h"
+#include "ops/error.h"
+#include "ops/for_each.h"
+#include "ops/lane_group.h"
+#include "ops/lmgc.h"
+#include "ops/options.h"
+#include "ops/planes.h"
+
+namespace lmgc::ops {
+namespace {
+
+enum class Choice { automatic, raw, planes, lmgc };
+
+Choice parse_method(const std::string& method) {
+  if (method == "auto") return Choice::automatic;
+  if (method == "raw") return Choice::raw;
+  if (method == "planes") return Choice::planes;
+  if (method == "lmgc") return Choice::lmgc;
+  TORCH_CHECK_VALUE(false, "unknown method '", method,
+                    "': choose 'auto', 'raw', 'planes' or 'lmgc'");
+}
+
+std::int64_t size_of(const Section& section) {
+  return std::accumulate(
+      section.begin(), section.end(), std::int64_t{0},
+      [](std::int64_t sum, const at::Tensor& piece) { return sum + piece.numel(); });
+}
+
+// Dense copies or views of the inputs, on one device.
+std::vector<at::Tensor> plain_tensors(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> result;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const std::string what = "tensor " + std::to_string(i);
+    TORCH_CHECK_VALUE(tensors[i].defined(), what, " is None");
+    TORCH_CHECK_VALUE(tensors[i].device() == tensors[0].device(), what, " is on ",
+                      tensors[i].device(), ", tensor 0 on ", tensors[0].device(),
+                      ": one frame holds tensors of one device");
+    TORCH_CHECK_VALUE(tensors[i].dim() <= static_cast<std::int64_t>(most_dimensions), what, " has ",
+                      tensors[i].dim(), " dimensions, a frame holds at most ", most_dimensions);
+    result.push_back(plain(tensors[i].detach(), what.c_str()));
+  }
+  return result;
+}
+
+// The bytes of a contiguous tensor.
+at::Tensor bytes_of(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return at::empty({0}, tensor.options().dtype(at::kByte));
+  return tensor.reshape({-1}).view(at::kByte);
+}
+
+struct Frame {
+  FrameHeader header;
+  std::vector<Section> sections;
+};
+
+at::Tensor assemble(Frame& frame, const at::Device& device) {
+  std::int64_t payload = 0;
+  for (std::size_t i = 0; i < frame.sections.size(); ++i) {
+    const std::int64_t size = size_of(frame.sections[i]);
+    frame.header.tensors[i].section_size = static_cast<std::uint64_t>(size);
+    payload += size;
+  }
+  const auto header_size = static_cast<std::int64_t>(write_header(frame.header).size());
+  const at::Tensor out =
+      at::empty({header_size + payload}, at::TensorOptions().device(device).dtype(at::kByte));
+  std::int64_t at_byte = header_size;
+  for (const Section& section : frame.sections) {
+    for (const at::Tensor& piece : section) {
+      out.narrow(0, at_byte, piece.numel()).copy_(piece);
+      at_byte += piece.numel();
+    }
+  }
+  frame.header.payload_checksum = checksum_of(out.narrow(0, header_size, payload));
+  out.narrow(0, 0, header_size).copy_(upload(write_header(frame.header), at::kCPU));
+  return out;
+}
+
+void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
+               Frame& frame) {
+  std::vector<LmgcTensor> tensors;
+  std::vector<std::size_t> which;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (bytes[i].numel() == 0) continue;
+    const TensorRecord& record = frame.header.tensors[i];
+    tensors.push_back({bytes[i], serialized_format(float_format(record.dtype)), record.sizes});
+    which.push_back(i);
+  }
+  if (tensors.empty()) return;
+  std::vector<Section> sections = encode_lmgc(tensors, prior, options);
+  for (std::size_t k = 0; k < which.size(); ++k) {
+    if (size_of(sections[k]) >= bytes[which[k]].numel()) continue;
+    frame.header.tensors[which[k]].method = Method::lmgc;
+    frame.sections[which[k]] = std::move(sections[k]);
+    frame.header.has_prior = true;
+  }
+  if (frame.header.has_prior) {
+    frame.header.prior =
+        prior.describe(options.serialize, bound_batch_lanes(prior, options.memory_limit));
+  }
+}
+
+void use_planes(const std::vector<at::Tensor>& bytes, Frame& frame) {
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (bytes[i].numel() == 0) continue;
+    TensorRecord& record = frame.header.tensors[i];
+    const at::Tensor section = encode_planes_section(bytes[i], float_format(record.dtype));
+    const bool smaller = section.numel() < bytes[i].numel();
+    record.method = smaller ? Method::planes : Method::raw;
+    frame.sections[i] = {smaller ? section : bytes[i]};
+  }
+}
+
+// Whether a frame of a bound prior gives back what went in: floating-point models may differ from
+// call to call.
+bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
+             const OptionalPrior& prior) {
+  try {
+    const std::vector<at::Tensor> decoded = decompress(frame, prior);
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      if (!at::equal(bytes_of(decoded[i]), bytes[i])) return false;
+    }
+    return true;
+  } catch (const c10::Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
+                    const std::string& method, const std::string& separator,
+                    std::int64_t bytes_per_group, const std::string& byte_order,
+                    std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
+                    const std::string& metadata) {
+  const Choice choice = parse_method(method);
+  const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order), lane_elements,
+                            bypass, memory_limit};
+  TORCH_CHECK_VALUE(lane_elements >= 0 && lane_elements <= (1 << 24), "lane_elements is ",
+                    lane_elements, ": it should be between 1 and 16777216, or 0 to have it chosen");
+  TORCH_CHECK_VALUE(memory_limit >= (1 << 20), "memory_limit is ", memory_limit,
+                    " bytes: it should be 1 MiB at least");
+  const std::vector<at::Tensor> inputs = plain_tensors(tensors);
+  const at::Device device = inputs.empty() ? at::Device(at::kCPU) : inputs[0].device();
+  const c10::OptionalDeviceGuard guard(device);
+  if (choice == Choice::lmgc) {
+    TORCH_CHECK_VALUE(prior.has_value(),
+                      "method 'lmgc' needs a prior: pass torch.classes.lmgc.Prior(path), or use "
+                      "lmgc_torch.compress, which brings one");
+    TORCH_CHECK_VALUE(inputs.empty() || (*prior)->device() == device, "the prior is on ",
+                      (*prior)->device(), " and the tensors on ", device,
+                      ": move one of them with .to()");
+  }
+
+  Frame frame;
+  frame.header.metadata = metadata;
+  std::vector<at::Tensor> bytes;
+  for (const at::Tensor& input : inputs) {
+    bytes.push_back(bytes_of(input));
+    TensorRecord record;
+    record.dtype = dtype_of(input.scalar_type());
+    record.sizes = input.sizes().vec();
+    record.data_checksum = static_cast<std::uint32_t>(checksum_of(bytes.back()));
+    frame.header.tensors.push_back(record);
+    frame.sections.push_back({bytes.back()});
+  }
+  if (choice == Choice::lmgc) use_prior(**prior, bytes, options, frame);
+  if (choice == Choice::planes || choice == Choice::automatic) use_planes(bytes, frame);
+  at::Tensor out = assemble(frame, device);
+
+  if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, bytes, prior)) {
+    TORCH_WARN(
+        "this prior does not compute the same probabilities twice; the tensors were compressed "
+        "with method 'planes' instead");
+    frame.header.has_prior = false;
+    use_planes(bytes, frame);
+    out = assemble(frame, device);
+  }
+  return out;
+}
+
+}  // namespace lmgc::ops

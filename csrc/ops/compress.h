@@ -1,0 +1,41 @@
+// torch.ops.lmgc.compress, decompress and info.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/frame.h"
+#include "ops/prior.h"
+
+namespace lmgc::ops {
+
+using OptionalPrior = std::optional<c10::intrusive_ptr<Prior>>;
+
+// One frame of all tensors: 1-D uint8 on their device (the CPU for none). Raises a ValueError for
+// anything but dense CPU or CUDA tensors of known types on one device. Inputs are not modified.
+at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
+                    const std::string& method, const std::string& separator,
+                    std::int64_t bytes_per_group, const std::string& byte_order,
+                    std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
+                    const std::string& metadata);
+
+// The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError, or
+// PriorMismatchError.
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior);
+
+// What a frame's header and sections say, as JSON (docs/api.md); the payload is not decoded.
+std::string info(const at::Tensor& data);
+
+// The checked header of a frame: 1-D contiguous uint8, on any device.
+FrameHeader read_header(const at::Tensor& frame);
+
+// `tensor`, checked to be a 1-D uint8 tensor, contiguous.
+at::Tensor frame_bytes(const at::Tensor& data);
+
+// "tensor 3 (float32, raw)", for error messages.
+std::string describe_tensor(std::size_t index, const TensorRecord& record);
+
+}  // namespace lmgc::ops

@@ -1,0 +1,123 @@
+#include <c10/core/DeviceGuard.h>
+
+#include <algorithm>
+
+#include "ops/checksum.h"
+#include "ops/compress.h"
+#include "ops/dtype.h"
+#include "ops/error.h"
+#include "ops/for_each.h"
+#include "ops/lmgc.h"
+#include "ops/planes.h"
+
+namespace lmgc::ops {
+namespace {
+
+constexpr std::int64_t memory_limit = std::int64_t{256} << 20;
+
+at::Tensor bytes_of(const at::Tensor& tensor) {
+  return tensor.numel() == 0 ? at::empty({0}, tensor.options().dtype(at::kByte))
+                             : tensor.reshape({-1}).view(at::kByte);
+}
+
+at::Tensor allocate(const TensorRecord& record, const at::Device& device,
+                    const std::string& where) {
+  const auto options = at::TensorOptions().device(device).dtype(scalar_type(record.dtype));
+  try {
+    return at::empty(record.sizes, options);
+  } catch (const c10::Error& error) {
+    TORCH_CHECK(false, "CorruptFrameError: ", where, ": no memory for the ", record.bytes,
+                " bytes that it announces (", error.what_without_backtrace(), ")");
+  }
+}
+
+}  // namespace
+
+at::Tensor frame_bytes(const at::Tensor& data) {
+  TORCH_CHECK_VALUE(
+      data.scalar_type() == at::kByte && data.dim() == 1 && data.layout() == at::kStrided,
+      "a frame is a 1-D uint8 tensor, got ", data.scalar_type(), " with ", data.dim(),
+      " dimensions");
+  check_device(data.device(), "the frame");
+  return data.detach().contiguous();
+}
+
+FrameHeader read_header(const at::Tensor& frame) {
+  FrameHeader header;
+  const std::int64_t size = frame.numel();
+  std::int64_t available = frame.is_cpu() ? size : std::min<std::int64_t>(size, 1 << 14);
+  for (;;) {
+    const at::Tensor head = frame.narrow(0, 0, available).cpu();
+    const Status status =
+        parse_header(head.data_ptr<std::uint8_t>(), static_cast<std::size_t>(available),
+                     static_cast<std::size_t>(size), header);
+    const auto needed = static_cast<std::int64_t>(header.header_size);
+    if (status == Status::truncated && available < needed && needed <= size) {
+      available = needed;
+      continue;
+    }
+    check_frame(status, "the frame");
+    return header;
+  }
+}
+
+std::string describe_tensor(std::size_t index, const TensorRecord& record) {
+  return "tensor " + std::to_string(index) + " (" + name(record.dtype) + ", " +
+         name(record.method) + ")";
+}
+
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior) {
+  const at::Tensor frame = frame_bytes(data);
+  const at::Device device = frame.device();
+  const c10::OptionalDeviceGuard guard(device);
+  const FrameHeader header = read_header(frame);
+  const auto header_size = static_cast<std::int64_t>(header.header_size);
+  check_frame(checksum_of(frame.narrow(0, header_size, frame.numel() - header_size)) ==
+                      header.payload_checksum
+                  ? Status::ok
+                  : Status::payload_checksum,
+              "the frame");
+  if (header.has_prior) {
+    LMGC_CHECK_PRIOR(prior.has_value(),
+                     "the frame was made with a prior; pass the same one to decompress");
+    TORCH_CHECK_VALUE((*prior)->device() == device, "the prior is on ", (*prior)->device(),
+                      " and the frame on ", device, ": move one of them with .to()");
+    (*prior)->check_matches(header.prior);
+  }
+
+  std::vector<at::Tensor> outputs;
+  std::vector<LmgcSource> sources;
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    const std::string where = describe_tensor(i, record);
+    outputs.push_back(allocate(record, device, where));
+    if (record.bytes == 0) continue;
+    const at::Tensor bytes = bytes_of(outputs.back());
+    const auto offset = static_cast<std::int64_t>(record.section_offset);
+    const auto size = static_cast<std::int64_t>(record.section_size);
+    switch (record.method) {
+      case Method::raw:
+        bytes.copy_(frame.narrow(0, offset, size));
+        break;
+      case Method::planes:
+        decode_planes_section(frame, offset, size, float_format(record.dtype), bytes, where);
+        break;
+      case Method::lmgc:
+        sources.push_back({{bytes, serialized_format(float_format(record.dtype)), record.sizes},
+                           offset,
+                           size,
+                           where});
+        break;
+    }
+  }
+  if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
+
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const bool good = static_cast<std::uint32_t>(checksum_of(bytes_of(outputs[i]))) ==
+                      header.tensors[i].data_checksum;
+    check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, header.tensors[i]));
+  }
+  return outputs;
+}
+
+}  // namespace lmgc::ops

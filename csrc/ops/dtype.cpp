@@ -1,0 +1,127 @@
+#include "ops/dtype.h"
+
+#include <c10/util/Exception.h>
+#include <torch/version.h>
+
+#include "ops/for_each.h"
+
+// torch 2.7 brought float8_e8m0fnu.
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 7)
+#define LMGC_TORCH_HAS_E8M0 1
+#endif
+
+namespace lmgc::ops {
+
+DType dtype_of(at::ScalarType type) {
+  switch (type) {
+    case at::kHalf:
+      return DType::float16;
+    case at::kBFloat16:
+      return DType::bfloat16;
+    case at::kFloat:
+      return DType::float32;
+    case at::kDouble:
+      return DType::float64;
+    case at::kByte:
+      return DType::uint8;
+    case at::kChar:
+      return DType::int8;
+    case at::kShort:
+      return DType::int16;
+    case at::kInt:
+      return DType::int32;
+    case at::kLong:
+      return DType::int64;
+    case at::kBool:
+      return DType::bool8;
+    case at::kComplexHalf:
+      return DType::complex32;
+    case at::kComplexFloat:
+      return DType::complex64;
+    case at::kComplexDouble:
+      return DType::complex128;
+    case at::kUInt16:
+      return DType::uint16;
+    case at::kUInt32:
+      return DType::uint32;
+    case at::kUInt64:
+      return DType::uint64;
+    case at::kFloat8_e4m3fn:
+      return DType::float8_e4m3fn;
+    case at::kFloat8_e5m2:
+      return DType::float8_e5m2;
+    case at::kFloat8_e4m3fnuz:
+      return DType::float8_e4m3fnuz;
+    case at::kFloat8_e5m2fnuz:
+      return DType::float8_e5m2fnuz;
+#ifdef LMGC_TORCH_HAS_E8M0
+    case at::kFloat8_e8m0fnu:
+      return DType::float8_e8m0fnu;
+#endif
+    default:
+      TORCH_CHECK_VALUE(false, "lmgc has no element type for ", at::toString(type),
+                        "; it has the float (8 to 64 bits), integer, bool and complex types");
+  }
+}
+
+at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::float16:
+      return at::kHalf;
+    case DType::bfloat16:
+      return at::kBFloat16;
+    case DType::float32:
+      return at::kFloat;
+    case DType::float64:
+      return at::kDouble;
+    case DType::uint8:
+      return at::kByte;
+    case DType::int8:
+      return at::kChar;
+    case DType::int16:
+      return at::kShort;
+    case DType::int32:
+      return at::kInt;
+    case DType::int64:
+      return at::kLong;
+    case DType::bool8:
+      return at::kBool;
+    case DType::complex32:
+      return at::kComplexHalf;
+    case DType::complex64:
+      return at::kComplexFloat;
+    case DType::complex128:
+      return at::kComplexDouble;
+    case DType::uint16:
+      return at::kUInt16;
+    case DType::uint32:
+      return at::kUInt32;
+    case DType::uint64:
+      return at::kUInt64;
+    case DType::float8_e4m3fn:
+      return at::kFloat8_e4m3fn;
+    case DType::float8_e5m2:
+      return at::kFloat8_e5m2;
+    case DType::float8_e4m3fnuz:
+      return at::kFloat8_e4m3fnuz;
+    case DType::float8_e5m2fnuz:
+      return at::kFloat8_e5m2fnuz;
+    case DType::float8_e8m0fnu:
+#ifdef LMGC_TORCH_HAS_E8M0
+      return at::kFloat8_e8m0fnu;
+#else
+      break;
+#endif
+  }
+  TORCH_CHECK_VALUE(false, "torch ", TORCH_VERSION, " has no element type ", name(dtype));
+}
+
+at::Tensor plain(const at::Tensor& tensor, const char* what) {
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, what, " has layout ", tensor.layout(),
+                    ": lmgc works on dense tensors");
+  check_device(tensor.device(), what);
+  dtype_of(tensor.scalar_type());
+  return tensor.resolve_conj().resolve_neg().contiguous();
+}
+
+}  // namespace lmgc::ops

@@ -1,0 +1,20 @@
+// Named errors that Python turns into its own classes by the word before the colon.
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <string>
+
+#include "core/status.h"
+
+namespace lmgc::ops {
+
+// Damaged or foreign bytes: RuntimeError "CorruptFrameError: WHERE: WHAT".
+inline void check_frame(Status status, const std::string& where) {
+  TORCH_CHECK(status == Status::ok, "CorruptFrameError: ", where, ": ", describe(status));
+}
+
+}  // namespace lmgc::ops
+
+// The frame was made with another prior, or elsewhere: RuntimeError "PriorMismatchError: ...".
+#define LMGC_CHECK_PRIOR(condition, ...) TORCH_CHECK(condition, "PriorMismatchError: ", __VA_ARGS__)

@@ -1,0 +1,94 @@
+#include <sstream>
+
+#include "core/lanes.h"
+#include "ops/compress.h"
+
+namespace lmgc::ops {
+namespace {
+
+// Text as a JSON string. Bytes that are not UTF-8 are the caller's own doing.
+std::string quoted(const std::string& text) {
+  std::ostringstream out;
+  out << '"';
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out << '\\' << c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      out << "\\u00"
+          << "0123456789abcdef"[c >> 4] << "0123456789abcdef"[c & 15];
+    } else {
+      out << c;
+    }
+  }
+  out << '"';
+  return out.str();
+}
+
+std::string prior_json(const FrameHeader& header) {
+  if (!header.has_prior) return "null";
+  const PriorBlock& prior = header.prior;
+  std::ostringstream out;
+  out << "{\"fingerprint\": \"" << std::hex;
+  for (const std::uint64_t half : prior.fingerprint) {
+    out.width(16);
+    out.fill('0');
+    out << half;
+  }
+  const Separator separator = prior.serialize.separator;
+  out << std::dec << "\", \"portable\": " << (prior.portable ? "true" : "false")
+      << ", \"window_tokens\": " << prior.window_tokens << ", \"separator\": "
+      << quoted(separator == Separator::iso_8859_1 ? "iso-8859-1" : separator_text(separator))
+      << ", \"bytes_per_group\": " << static_cast<int>(prior.serialize.bytes_per_group)
+      << ", \"byte_order\": \"" << (prior.serialize.byte_order == ByteOrder::big ? "big" : "little")
+      << "\", \"environment\": " << quoted(prior.environment) << "}";
+  return out.str();
+}
+
+// The parts of a section, in bytes; they add up to the section.
+std::string sections_json(const at::Tensor& frame, const TensorRecord& record,
+                          const FrameHeader& header) {
+  std::ostringstream out;
+  if (record.method != Method::lmgc) {
+    out << "{\"" << name(record.method) << "\": " << record.section_size << "}";
+    return out.str();
+  }
+  const FloatFormat format = serialized_format(float_format(record.dtype));
+  const at::Tensor bytes = frame
+                               .narrow(0, static_cast<std::int64_t>(record.section_offset),
+                                       static_cast<std::int64_t>(record.section_size))
+                               .cpu();
+  LmgcSection section;
+  const auto size = static_cast<std::size_t>(record.section_size);
+  const Status status =
+      parse_section(bytes.data_ptr<std::uint8_t>(), size, size, format, header.prior.serialize,
+                    static_cast<std::int64_t>(record.bytes / format.bytes), section);
+  if (status != Status::ok) return std::string("{\"damaged\": ") + quoted(describe(status)) + "}";
+  out << "{\"side\": " << section.lanes_offset
+      << ", \"lanes\": " << section.tails_offset - section.lanes_offset
+      << ", \"tails\": " << record.section_size - section.tails_offset << "}";
+  return out.str();
+}
+
+}  // namespace
+
+std::string info(const at::Tensor& data) {
+  const at::Tensor frame = frame_bytes(data);
+  const FrameHeader header = read_header(frame);
+  std::ostringstream out;
+  out << "{\"version\": 1, \"metadata\": " << quoted(header.metadata)
+      << ", \"bytes\": " << frame.numel() << ", \"header_bytes\": " << header.header_size
+      << ", \"prior\": " << prior_json(header) << ", \"tensors\": [";
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    out << (i == 0 ? "" : ", ") << "{\"dtype\": \"" << name(record.dtype) << "\", \"shape\": [";
+    for (std::size_t d = 0; d < record.sizes.size(); ++d)
+      out << (d == 0 ? "" : ", ") << record.sizes[d];
+    out << "], \"method\": \"" << name(record.method) << "\", \"raw_bytes\": " << record.bytes
+        << ", \"section_bytes\": " << record.section_size
+        << ", \"sections\": " << sections_json(frame, record, header) << "}";
+  }
+  out << "]}";
+  return out.str();
+}
+
+}  // namespace lmgc::ops

@@ -1,0 +1,34 @@
+// The operator library: torch.classes.lmgc.Prior and the schemas of torch.ops.lmgc. The
+// serializer's operators, which stand alone, are registered in serialize.cpp and features.cpp.
+
+#include <torch/library.h>
+
+#include <string>
+
+#include "core/version.h"
+#include "ops/compress.h"
+#include "ops/prior.h"
+
+TORCH_LIBRARY(lmgc, m) {
+  using namespace lmgc::ops;
+  register_prior(m);  // before the schemas that name the class
+  m.def("version() -> str", [] { return std::string(lmgc::library_version()); });
+  m.def(
+      "compress(Tensor[] tensors, __torch__.torch.classes.lmgc.Prior? prior=None, *, str "
+      "method=\"auto\", "
+      "str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\", int lane_elements=0, "
+      "bool bypass=True, "
+      "int memory_limit=268435456, str metadata=\"\") -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def("decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None) -> Tensor[]",
+        {at::Tag::pt2_compliant_tag});
+  m.def("info(Tensor data) -> str");
+}
+
+// Not CPU and CUDA apart: the functions dispatch themselves, and an empty list of tensors has no
+// device.
+TORCH_LIBRARY_IMPL(lmgc, CompositeExplicitAutograd, m) {
+  m.impl("compress", lmgc::ops::compress);
+  m.impl("decompress", lmgc::ops::decompress);
+  m.impl("info", lmgc::ops::info);
+}

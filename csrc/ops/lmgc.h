@@ -1,0 +1,56 @@
+// Method `lmgc`: tensors -> tokens -> language model -> range coder lanes, and back (LM-GC, arXiv
+// 2409.17836). Lanes of all tensors with the same format and the same modelled symbols form one
+// group, whose lanes are the batch.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "core/lanes.h"
+#include "ops/prior.h"
+
+namespace lmgc::ops {
+
+struct LmgcOptions {
+  SerializeOptions serialize;
+  std::int64_t lane_elements = 0;  // 0: chosen by the amount of data
+  bool bypass = true;              // incompressible and constant symbols go around the model
+  std::int64_t memory_limit = 0;   // bytes of working memory to aim at; splits the batch
+};
+
+// A tensor as the serializer sees it. `bytes` is contiguous uint8 and non-empty.
+struct LmgcTensor {
+  at::Tensor bytes;
+  FloatFormat format;  // serialized_format() of the tensor's type
+  std::vector<std::int64_t> sizes;
+
+  std::int64_t elements() const { return bytes.numel() / format.bytes; }
+};
+
+// A section's bytes in pieces (1-D uint8), wherever they lie.
+using Section = std::vector<at::Tensor>;
+
+// How many lanes a bound prior's batch holds; what the frame records of it.
+std::int64_t bound_batch_lanes(const Prior& prior, std::int64_t memory_limit);
+
+// One section per tensor, in order. All tensors and the prior are on one device.
+std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const Prior& prior,
+                                 const LmgcOptions& options);
+
+// A section to decode: `size` untrusted bytes of the frame from `offset` on, to be written to
+// tensor.bytes.
+struct LmgcSource {
+  LmgcTensor tensor;
+  std::int64_t offset;
+  std::int64_t size;
+  std::string where;  // for error messages: "tensor 3"
+};
+
+// Decodes sections of `frame` (1-D uint8 on the prior's device). Raises CorruptFrameError. `block`
+// has been checked.
+void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources,
+                 const Prior& prior, const PriorBlock& block, std::int64_t memory_limit);
+
+}  // namespace lmgc::ops

@@ -1,0 +1,22 @@
+// Options as operators take them (names and numbers) to options as csrc/core takes them. Every
+// function raises a ValueError that names the legal values.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "core/serialize.h"
+
+namespace lmgc::ops {
+
+// "none", "space", "comma", "comma_space", "semicolon", "0x" or "iso-8859-1".
+Separator parse_separator(std::string_view separator);
+
+// "big" or "little".
+ByteOrder parse_byte_order(std::string_view byte_order);
+
+// bytes_per_group: 1, 2, 3, 4, 8, or 0 for one group.
+SerializeOptions parse_options(std::string_view separator, std::int64_t bytes_per_group,
+                               std::string_view byte_order);
+
+}  // namespace lmgc::ops

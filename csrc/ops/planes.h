@@ -1,0 +1,22 @@
+// Method `planes` for tensors, where they lie.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+
+#include "core/float_format.h"
+
+namespace lmgc::ops {
+
+// The section of `bytes` (contiguous, non-empty, uint8) seen as elements of `format`: 1-D uint8 on
+// the same device.
+at::Tensor encode_planes_section(const at::Tensor& bytes, FloatFormat format);
+
+// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises
+// CorruptFrameError.
+void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                           FloatFormat format, const at::Tensor& bytes, const std::string& where);
+
+}  // namespace lmgc::ops

@@ -1,0 +1,409 @@
+#include "ops/prior.h"
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "core/cdf.h"
+#include "core/checksum.h"
+#include "ops/error.h"
+#include "ops/for_each.h"
+
+#ifdef LMGC_WITH_CUDA
+#include <ATen/cuda/CUDAContext.h>
+#endif
+
+namespace lmgc::ops {
+namespace {
+
+constexpr const char* hex_digits = "0123456789abcdef";
+
+template <class T>
+T attribute(const torch::jit::Module& module, const char* name, const char* type) {
+  TORCH_CHECK_VALUE(module.hasattr(name), "this prior has no attribute '", name, "' (", type,
+                    "); docs/prior.md states the contract");
+  const c10::IValue value = module.attr(name);
+  try {
+    return value.to<T>();
+  } catch (const c10::Error&) {
+    TORCH_CHECK_VALUE(false, "this prior's attribute '", name, "' should be ", type, ", it is ",
+                      value.tagKind());
+  }
+}
+
+void check_method(const torch::jit::Module& module, const char* name, std::size_t arguments,
+                  const char* signature) {
+  const auto method = module.find_method(name);
+  TORCH_CHECK_VALUE(method.has_value(), "this prior has no method ", signature);
+  TORCH_CHECK_VALUE(method->num_inputs() == arguments + 1, "this prior's method '", name,
+                    "' should be ", signature, ", it takes ", method->num_inputs() - 1,
+                    " arguments");
+}
+
+// Two independent 64-bit hashes of a growing description.
+class Hasher {
+ public:
+  void add(const void* data, std::size_t size) {
+    const std::uint64_t one = checksum(static_cast<const std::uint8_t*>(data), size);
+    for (std::uint64_t i = 0; i < 2; ++i)
+      state_[i] = checksum_word(state_[i] ^ one, ++count_ + i * 0x10001);
+  }
+  void add(const std::string& text) { add(text.data(), text.size()); }
+  void add(const at::Tensor& tensor) {
+    const at::Tensor host = tensor.detach().cpu().contiguous();
+    add(std::string(c10::toString(host.scalar_type())));
+    add(host.sizes().data(), host.sizes().size() * sizeof(std::int64_t));
+    add(host.data_ptr(), host.nbytes());
+  }
+  std::uint64_t state(int i) const { return state_[i]; }
+
+ private:
+  std::uint64_t state_[2] = {1, 2};
+  std::uint64_t count_ = 0;
+};
+
+std::string hexadecimal(std::uint64_t value) {
+  std::string text(16, '0');
+  for (int i = 0; i < 16; ++i)
+    text[static_cast<std::size_t>(i)] = hex_digits[(value >> (60 - 4 * i)) & 15];
+  return text;
+}
+
+// Runs a method as written: no autograd, no profiling or fusion that could change results from one
+// call to the next. Both switches are the calling thread's own.
+c10::IValue run(const torch::jit::Module& module, const char* name,
+                std::vector<c10::IValue> arguments) {
+  const at::NoGradGuard no_grad;
+  const torch::jit::GraphOptimizerEnabledGuard as_written(false);
+  try {
+    return module.get_method(name)(std::move(arguments));
+  } catch (const std::exception& error) {
+    TORCH_CHECK(false, "the prior's method '", name, "' failed: ", error.what());
+  }
+}
+
+}  // namespace
+
+Prior::Prior(torch::jit::Module module) : module_(std::move(module)) {
+  vocab_ = attribute<std::vector<std::string>>(module_, "vocab", "List[str]: the token strings");
+  feature_names_ = attribute<std::vector<std::string>>(
+      module_, "context_features", "List[str]: names from docs/prior.md, may be empty");
+  max_context_ =
+      attribute<std::int64_t>(module_, "max_context", "int: the most tokens it looks back at");
+  portable_ =
+      attribute<bool>(module_, "portable", "bool: whether its logits are the same bits everywhere");
+  const double units = attribute<double>(
+      module_, "units_per_octave",
+      "float: logit units that double a probability, ln 2 for natural logarithms");
+
+  for (const char digit : std::string(hex_digits)) {
+    TORCH_CHECK_VALUE(token(std::string(1, digit)) >= 0, "this prior's vocab has no token '", digit,
+                      "': it needs the 16 hexadecimal digits");
+  }
+  TORCH_CHECK_VALUE(token("<bos>") >= 0,
+                    "this prior's vocab has no token '<bos>', with which every window begins");
+  for (const std::string& name : feature_names_) {
+    Feature feature;
+    TORCH_CHECK_VALUE(find_feature(name, feature), "this prior wants a context feature called '",
+                      name, "', which does not exist");
+    features_.push_back(feature);
+  }
+  TORCH_CHECK_VALUE(max_context_ >= 1, "this prior's max_context is ", max_context_,
+                    ", it should be at least 1");
+  TORCH_CHECK_VALUE(units > 1e-6 && units < 1e6, "this prior's units_per_octave is ", units,
+                    ", it should be positive");
+  steps_per_unit_ = static_cast<float>(cdf_steps_per_octave / units);
+  check_method(module_, "forward", 2, "forward(tokens [B,T], features [B,T,F]) -> logits [B,T,V]");
+  check_method(module_, "init_state", 1, "init_state(B) -> state");
+  check_method(module_, "step", 3,
+               "step(tokens [B], features [B,F], state) -> (logits [B,V], state)");
+  module_.eval();
+
+  Hasher hasher;
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const auto& parameter : module_.named_parameters())
+    tensors.emplace_back(parameter.name, parameter.value);
+  for (const auto& buffer : module_.named_buffers())
+    tensors.emplace_back(buffer.name, buffer.value);
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (const auto& [name, tensor] : tensors) {
+    hasher.add(name);
+    hasher.add(tensor);
+  }
+  for (const auto& text : vocab_) hasher.add(text);
+  for (const auto& text : feature_names_) hasher.add(text);
+  hasher.add(&max_context_, sizeof max_context_);
+  hasher.add(&portable_, sizeof portable_);
+  hasher.add(&units, sizeof units);
+  for (int i = 0; i < 2; ++i) fingerprint_[i] = hasher.state(i);
+}
+
+c10::intrusive_ptr<Prior> Prior::load(const std::string& path) {
+  torch::jit::Module module;
+  try {
+    module = torch::jit::load(path, at::Device(at::kCPU));
+  } catch (const std::exception& error) {
+    TORCH_CHECK_VALUE(
+        false, "'", path,
+        "' is not a TorchScript file that this torch can load (torch.jit.save writes them): ",
+        error.what());
+  }
+  return c10::make_intrusive<Prior>(std::move(module));
+}
+
+c10::intrusive_ptr<Prior> Prior::from_bytes(const at::Tensor& bytes) {
+  TORCH_CHECK_VALUE(bytes.scalar_type() == at::kByte && bytes.dim() == 1,
+                    "a prior's bytes are a 1-D uint8 tensor");
+  const at::Tensor host = bytes.cpu().contiguous();
+  std::istringstream in(std::string(static_cast<const char*>(host.data_ptr()), host.nbytes()));
+  torch::jit::Module module;
+  try {
+    module = torch::jit::load(in, at::Device(at::kCPU));
+  } catch (const std::exception& error) {
+    TORCH_CHECK_VALUE(false, "these bytes are not a TorchScript file: ", error.what());
+  }
+  return c10::make_intrusive<Prior>(std::move(module));
+}
+
+at::Tensor Prior::to_bytes() const {
+  std::ostringstream out;
+  module_.save(out);
+  const std::string bytes = out.str();
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(bytes.size())}, at::kByte);
+  std::copy(bytes.begin(), bytes.end(), tensor.data_ptr<std::uint8_t>());
+  return tensor;
+}
+
+void Prior::to(const std::string& device) {
+  at::Device target(device);
+  check_device(target, "the prior");
+#ifdef LMGC_WITH_CUDA
+  if (target.is_cuda() && !target.has_index()) target.set_index(at::cuda::current_device());
+#endif
+  module_.to(target);
+  device_ = target;
+  const std::scoped_lock lock(probe_mutex_);
+  probed_ = false;
+}
+
+std::string Prior::fingerprint() const {
+  return hexadecimal(fingerprint_[0]) + hexadecimal(fingerprint_[1]);
+}
+
+std::int64_t Prior::token(const std::string& text) const {
+  const auto found = std::find(vocab_.begin(), vocab_.end(), text);
+  return found == vocab_.end() ? -1 : found - vocab_.begin();
+}
+
+at::Tensor Prior::checked_logits(const c10::IValue& value, at::IntArrayRef shape) const {
+  TORCH_CHECK_VALUE(value.isTensor(), "the prior's logits should be a tensor, got ",
+                    value.tagKind());
+  at::Tensor logits = value.toTensor();
+  TORCH_CHECK_VALUE(
+      logits.sizes() == shape && logits.is_floating_point() && logits.device() == device_,
+      "the prior's logits should be floating-point ", shape, " on ", device_, ", got ",
+      logits.scalar_type(), " ", logits.sizes(), " on ", logits.device());
+  return logits.to(at::kFloat).contiguous();
+}
+
+at::Tensor Prior::forward(const at::Tensor& tokens, const at::Tensor& features) const {
+  return checked_logits(run(module_, "forward", {tokens, features}),
+                        {tokens.size(0), tokens.size(1), static_cast<std::int64_t>(vocab_.size())});
+}
+
+c10::IValue Prior::init_state(std::int64_t lanes) const {
+  return run(module_, "init_state", {lanes});
+}
+
+at::Tensor Prior::step(const at::Tensor& tokens, const at::Tensor& features,
+                       c10::IValue& state) const {
+  const c10::IValue result = run(module_, "step", {tokens, features, state});
+  TORCH_CHECK_VALUE(result.isTuple() && result.toTupleRef().elements().size() == 2,
+                    "the prior's step should return (logits, state), got ", result.tagKind());
+  const auto& elements = result.toTupleRef().elements();
+  state = elements[1];
+  return checked_logits(elements[0], {tokens.size(0), static_cast<std::int64_t>(vocab_.size())});
+}
+
+// A fixed input with the shape of float32 gradients, three digits of which are coded: enough to
+// tell two models, or two ways of computing one, apart.
+std::uint64_t Prior::probe() const {
+  const std::scoped_lock lock(probe_mutex_);
+  if (probed_) return probe_;
+  constexpr std::int64_t rows = 4, digits = 3;
+  const std::int64_t tokens_per_row =
+      max_context_ < digits ? max_context_
+                            : std::min<std::int64_t>(max_context_ / digits, 5) * digits;
+  const auto feature_count = static_cast<std::int64_t>(features_.size());
+  at::Tensor tokens = at::empty({rows, tokens_per_row}, at::kLong);
+  at::Tensor features = at::zeros({rows, tokens_per_row, feature_count});
+  auto* token = tokens.data_ptr<std::int64_t>();
+  auto* feature = features.data_ptr<float>();
+  std::uint64_t counter = 0;
+  const auto random = [&counter](std::uint64_t below) {
+    return checksum_finish(++counter, 7) % below;
+  };
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t t = 0; t < tokens_per_row; ++t, ++token, feature += feature_count) {
+      *token = t == 0 ? bos() : this->token(std::string(1, hex_digits[random(16)]));
+      for (std::int64_t i = 0; i < feature_count; ++i) {
+        const bool first = t % digits == 0;
+        float value = first ? static_cast<float>(random(96)) - 64.0f : feature[i - feature_count];
+        switch (features_[static_cast<std::size_t>(i)].kind) {
+          case Feature::digit:
+            value = static_cast<float>(t % digits);
+            break;
+          case Feature::exponent_bits:
+            value = 8;
+            break;
+          case Feature::mantissa_bits:
+            value = 23;
+            break;
+          case Feature::reference:
+            value = first ? static_cast<float>(800 + random(200)) : value;
+            break;
+          case Feature::taps:
+            value = 9;
+            break;
+          case Feature::flat:
+            value = 0;
+            break;
+          case Feature::neighbour_level:
+          case Feature::neighbour_value:
+            break;
+        }
+        feature[i] = value;
+      }
+    }
+  }
+  const at::Tensor logits = forward(tokens.to(device_), features.to(device_)).cpu();
+  std::int32_t ids[16];
+  for (int i = 0; i < 16; ++i)
+    ids[i] = static_cast<std::int32_t>(this->token(std::string(1, hex_digits[i])));
+  std::uint32_t frequencies[16];
+  std::uint64_t hash = 0;
+  for (std::int64_t i = 0; i < rows * tokens_per_row; ++i) {
+    logits_to_frequencies(logits.data_ptr<float>() + i * logits.size(2), ids, 16, steps_per_unit_,
+                          frequencies);
+    hash = checksum_word(
+        hash ^ checksum(reinterpret_cast<const std::uint8_t*>(frequencies), sizeof frequencies),
+        static_cast<std::uint64_t>(i));
+  }
+  probe_ = hash;
+  probed_ = true;
+  return probe_;
+}
+
+std::string Prior::environment() const {
+  if (portable_) return "";
+  std::ostringstream text;
+  text << "torch " << TORCH_VERSION << ", ";
+  if (device_.is_cuda()) {
+#ifdef LMGC_WITH_CUDA
+    text << at::cuda::getDeviceProperties(device_.index())->name;
+#endif
+  } else {
+    text << "CPU " << at::get_cpu_capability() << ", " << at::get_num_threads() << " threads";
+  }
+  for (const auto& parameter : module_.parameters()) {
+    text << ", " << c10::toString(parameter.scalar_type());
+    break;
+  }
+  return text.str();
+}
+
+PriorBlock Prior::describe(const SerializeOptions& options, std::int64_t batch_lanes) const {
+  PriorBlock block;
+  block.serialize = options;
+  block.window_tokens = static_cast<std::uint64_t>(max_context_);
+  block.fingerprint[0] = fingerprint_[0];
+  block.fingerprint[1] = fingerprint_[1];
+  block.probe = probe();
+  block.portable = portable_;
+  block.batch_lanes = portable_ ? 0 : static_cast<std::uint64_t>(batch_lanes);
+  block.environment = environment();
+  return block;
+}
+
+void Prior::check_matches(const PriorBlock& block) const {
+  const std::string wanted = hexadecimal(block.fingerprint[0]) + hexadecimal(block.fingerprint[1]);
+  LMGC_CHECK_PRIOR(wanted == fingerprint(), "the frame was made with the prior ", wanted,
+                   ", this one is ", fingerprint(), "; pass the prior that compressed it");
+  LMGC_CHECK_PRIOR(block.environment == environment(),
+                   "the frame was made with this prior in another environment (",
+                   block.environment.empty() ? "portable" : block.environment,
+                   "; here: ", environment(),
+                   "), and a prior that is not portable decodes only where it encoded");
+  LMGC_CHECK_PRIOR(block.probe == probe(),
+                   "this prior computes other probabilities here than where the frame was made",
+                   portable_ ? ", although it claims to be portable" : "");
+}
+
+c10::IValue narrow_state(const c10::IValue& state, std::int64_t lanes) {
+  if (state.isTensor()) {
+    const at::Tensor tensor = state.toTensor();
+    return tensor.dim() == 0 || tensor.size(0) <= lanes ? tensor : tensor.narrow(0, 0, lanes);
+  }
+  if (state.isTuple()) {
+    std::vector<c10::IValue> elements;
+    for (const auto& element : state.toTupleRef().elements())
+      elements.push_back(narrow_state(element, lanes));
+    return c10::ivalue::Tuple::create(std::move(elements));
+  }
+  if (state.isTensorList()) {
+    c10::List<at::Tensor> tensors;
+    for (const at::Tensor& tensor : state.toTensorVector())
+      tensors.push_back(narrow_state(tensor, lanes).toTensor());
+    return tensors;
+  }
+  if (state.isList()) {
+    const auto list = state.toList();
+    auto elements = c10::impl::GenericList(list.elementType());
+    for (const c10::IValue& element : list.vec()) elements.push_back(narrow_state(element, lanes));
+    return elements;
+  }
+  if (state.isGenericDict()) {
+    const auto dict = state.toGenericDict();
+    auto entries = c10::impl::GenericDict(dict.keyType(), dict.valueType());
+    for (const auto& entry : dict) entries.insert(entry.key(), narrow_state(entry.value(), lanes));
+    return entries;
+  }
+  return state;
+}
+
+void register_prior(torch::Library& m) {
+  m.class_<Prior>("Prior")
+      .def(torch::init([](const std::string& path) { return Prior::load(path); }))
+      .def("to", &Prior::to)
+      .def("device", [](const c10::intrusive_ptr<Prior>& self) { return self->device().str(); })
+      .def("fingerprint", &Prior::fingerprint)
+      .def("vocab", [](const c10::intrusive_ptr<Prior>& self) { return self->vocab(); })
+      .def("context_features",
+           [](const c10::intrusive_ptr<Prior>& self) { return self->context_features(); })
+      .def("max_context", &Prior::max_context)
+      .def("portable", &Prior::portable)
+      .def("__obj_flatten__",
+           [](const c10::intrusive_ptr<Prior>& self) {
+             return std::tuple<std::tuple<std::string, std::string>>(
+                 std::make_tuple("fingerprint", self->fingerprint()));
+           })
+      .def_pickle(
+          [](const c10::intrusive_ptr<Prior>& self) {
+            return std::make_tuple(self->to_bytes(), self->device().str());
+          },
+          [](const std::tuple<at::Tensor, std::string>& state) {
+            auto prior = Prior::from_bytes(std::get<0>(state));
+            // A prior pickled on a GPU opens on the CPU where there is none.
+            if (at::Device(std::get<1>(state)).is_cpu() || at::hasCUDA())
+              prior->to(std::get<1>(state));
+            return prior;
+          });
+}
+
+}  // namespace lmgc::ops

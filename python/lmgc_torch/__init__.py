@@ -1,0 +1,28 @@
+"""Lossless gradient compression with learned priors, for PyTorch.
+
+    frame = lmgc_torch.compress({"weight": gradient})
+    tensors = lmgc_torch.decompress(frame)
+
+The same operators are there as ``torch.ops.lmgc`` once this is imported.
+"""
+
+import contextlib
+
+from lmgc_torch import _library
+from lmgc_torch.api import FrameInfo, TensorInfo, compress, decompress, info
+from lmgc_torch.errors import CorruptFrameError, LmgcError, PriorMismatchError
+from lmgc_torch.prior import Prior
+from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]
+__all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
+__all__ += ["Prior"]
+__all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
+__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError"]
+
+# Without its native libraries the package can still be imported: the first use says what is wrong,
+# and so does `python -m lmgc_torch`.
+with contextlib.suppress(ImportError):
+    _library.ops()

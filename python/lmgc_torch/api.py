@@ -1,0 +1,466 @@
+"""Compress, decompress, and look into frames: the functional face of the library.
+
+A *frame* is the compressed form of a list of tensors: self-contained bytes in a 1-D uint8 tensor.
+What frames remember beside the tensors (whether they were a single tensor, a list or a dict, and
+the names) is a line of JSON in the frame's metadata:
+
+    (empty)                         a list; so are frames of ``torch.ops.lmgc.compress``
+    {"lmgc":1}                      a single tensor
+    {"lmgc":1,"names":["a","b"]}    a dict
+    {"lmgc":1,"list":true, ...}     a list, where there is more to say
+
+Other keys belong to those who write them: "file" is the command line's.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+
+import torch
+
+from lmgc_torch import _library
+from lmgc_torch import prior as _prior
+from lmgc_torch.errors import CorruptFrameError, translated
+from lmgc_torch.prior import Prior
+from lmgc_torch.serialize import ByteOrder, Separator
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["compress", "decompress", "info"]
+__all__ += ["FrameInfo", "TensorInfo"]
+__all__ += ["Method", "Tensors", "Data", "PriorLike"]
+
+Method: TypeAlias = Literal["auto", "raw", "planes", "lmgc"]
+Tensors: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+Data: TypeAlias = "torch.Tensor | Buffer"
+PriorLike: TypeAlias = Prior | str | os.PathLike[str]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+NEEDS_PRIOR = frozenset({"lmgc"})
+METADATA_VERSION = 1
+
+
+def compress(
+    tensors: Tensors,
+    *,
+    method: Method = "auto",
+    prior: PriorLike | None = None,
+    separator: Separator = "none",
+    bytes_per_group: int | None = None,
+    byte_order: ByteOrder = "big",
+    lane_elements: int | None = None,
+    bypass: bool = True,
+    memory_limit: int = 256 * 2**20,
+) -> torch.Tensor:
+    """Compresses tensors without loss.
+
+    Args:
+        tensors: A tensor, a list of tensors, or a dict of tensors by name: dense, of any float (8
+            to 64 bits), integer, bool or complex type and any shape, all on one CPU or CUDA device.
+            They are only read.
+        method: How each tensor is coded. "raw": as it is; "planes": bytes of equal significance
+            together, fast; "lmgc": digits predicted by a language model (LM-GC, Wang and Fritz,
+            NeurIPS 2024), smaller, slow; "auto": the smallest of those that need no prior. A tensor
+            that a method would make larger is stored raw.
+        prior: The language model of "lmgc", on the device of the tensors: a `Prior`, a file, or the
+            name of a bundled one; None is the bundled "default". Other methods ignore it.
+        separator: For "lmgc": what stands between groups of digits, as for `serialize`.
+        bytes_per_group: For "lmgc": 1, 2, 3, 4 or 8; None is one group.
+        byte_order: For "lmgc": "big" shows the model an element's sign and exponent first.
+        lane_elements: For "lmgc": the elements that are coded one after the other; lanes are coded
+            side by side, so that fewer elements make it faster and a little larger. None chooses.
+        bypass: For "lmgc": store digits that look random as they are, without asking the model.
+        memory_limit: For "lmgc": about how many bytes the model's inputs and outputs may take at a
+            time. It does not change the result, except with a prior that is not portable.
+
+    Returns:
+        The frame, uint8 of shape [bytes], on the device of the tensors (CPU if there are none). It
+        is never larger than all tensors + 64 bytes + 0.1 % for each, and the names. The same
+        tensors and options give the same bytes, on CPU and CUDA and for any number of threads.
+
+    Raises:
+        TypeError: `tensors` or what is in it is something else, or a name is no str.
+        ValueError: A tensor is sparse, quantized or on another device, or an option is not legal.
+        ImportError: The native library cannot be loaded; the message says why.
+
+    Example:
+        >>> frame = compress({"weight": torch.zeros(1000)})
+        >>> decompress(frame)["weight"].shape
+        torch.Size([1000])
+    """
+    return compress_with(
+        tensors,
+        {},
+        method=method,
+        prior=prior,
+        separator=separator,
+        bytes_per_group=0 if bytes_per_group is None else bytes_per_group,
+        byte_order=byte_order,
+        lane_elements=0 if lane_elements is None else lane_elements,
+        bypass=bypass,
+        memory_limit=memory_limit,
+    )
+
+
+def compress_with(
+    tensors: Tensors,
+    extra: Mapping[str, Any],
+    *,
+    method: Method = "auto",
+    prior: PriorLike | None = None,
+    **options: Any,
+) -> torch.Tensor:
+    """`compress`, with `extra` keys for the frame's metadata; their values are what JSON has."""
+    values, structure = _flatten(tensors)
+    metadata = ""
+    if extra or structure != _A_LIST:
+        keys = {"lmgc": METADATA_VERSION, **structure, **extra}
+        metadata = json.dumps(keys, separators=(",", ":"))
+    if method not in METHODS:
+        legal = ", ".join(map(repr, METHODS))
+        raise ValueError(f"method is {method!r}; it must be one of {legal}")
+    device = values[0].device if values else torch.device("cpu")
+    handle = _handle(prior, device, needed=method in NEEDS_PRIOR)
+    with translated():
+        frame = _library.ops().compress(values, handle, method=method, metadata=metadata, **options)
+    return cast(torch.Tensor, frame)
+
+
+def decompress(
+    data: Data, *, prior: PriorLike | None = None
+) -> torch.Tensor | list[torch.Tensor] | dict[str, torch.Tensor]:
+    """Decompresses a frame.
+
+    Args:
+        data: The frame: uint8 of shape [bytes] on CPU or CUDA, or bytes, a bytearray, a memoryview
+            or a NumPy array of bytes. Damaged and foreign bytes are safe to pass.
+        prior: The prior that compressed it, on the device of the data: a `Prior`, a file, or the
+            name of a bundled one; None is the bundled "default". Frames that need none ignore it.
+
+    Returns:
+        What was compressed, bit for bit: a tensor, a list (of any sequence), or a dict in the same
+        order; new tensors on the device of the data.
+
+    Raises:
+        CorruptFrameError: The bytes are no frame, or are damaged.
+        PriorMismatchError: The frame was compressed with another prior.
+        TypeError: `data` is something else.
+        ValueError: `data` is not one-dimensional, or the prior is on another device.
+        ImportError: The native library cannot be loaded; the message says why.
+    """
+    frame = _frame(data)
+    header = _header(frame)
+    structure = _structure(header)
+    needed = any(tensor["method"] in NEEDS_PRIOR for tensor in header["tensors"])
+    handle = _handle(prior, frame.device, needed=needed)
+    with translated():
+        tensors: list[torch.Tensor] = _library.ops().decompress(frame, handle)
+    if _kind(structure) == "list":
+        return tensors
+    if _kind(structure) == "dict":
+        return dict(zip(structure["names"], tensors, strict=True))
+    return tensors[0]
+
+
+def info(data: Data) -> "FrameInfo":
+    """Reads what a frame holds, without decoding it.
+
+    Only the header is looked at, and its checksum: decompressing tells whether the rest is whole.
+
+    Args:
+        data: As for `decompress`.
+
+    Returns:
+        The frame's description; ``print`` shows it as a table.
+
+    Raises:
+        CorruptFrameError: The bytes are no frame, or its header is damaged.
+        TypeError: `data` is something else.
+        ValueError: `data` is not one-dimensional.
+        ImportError: The native library cannot be loaded; the message says why.
+    """
+    header = _header(_frame(data))
+    structure = _structure(header)
+    names = structure.get("names") or [None] * len(header["tensors"])
+    return FrameInfo(
+        version=header["version"],
+        kind=_kind(structure),
+        tensors=tuple(
+            TensorInfo(
+                name=name,
+                dtype=getattr(torch, tensor["dtype"]),
+                shape=tuple(tensor["shape"]),
+                method=tensor["method"],
+                raw_bytes=tensor["raw_bytes"],
+                section_bytes=tensor["section_bytes"],
+                sections=dict(tensor["sections"]),
+            )
+            for name, tensor in zip(names, header["tensors"], strict=True)
+        ),
+        bytes=header["bytes"],
+        header_bytes=header["header_bytes"],
+        prior=header["prior"],
+        metadata=header["metadata"],
+    )
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a frame.
+
+    Attributes:
+        name: Its name in a dict, else None.
+        dtype: Its element type.
+        shape: Its sizes.
+        method: How it is coded: "raw", "planes" or "lmgc".
+        raw_bytes: Its size before.
+        section_bytes: Its size in the frame, without its part of the header.
+        sections: `section_bytes` by what they are spent on.
+    """
+
+    name: str | None
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    method: str
+    raw_bytes: int
+    section_bytes: int
+    sections: dict[str, int]
+
+    @property
+    def ratio(self) -> float:
+        """`section_bytes` in % of `raw_bytes`; 100 for an empty tensor."""
+        return _percent(self.section_bytes, self.raw_bytes)
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """What a frame holds; ``print`` shows it as a table.
+
+    Attributes:
+        version: The version of the frame format.
+        kind: What `decompress` returns: "tensor", "list" or "dict".
+        tensors: The tensors, in order.
+        bytes: The size of the frame.
+        header_bytes: The part of it that is the header.
+        prior: What the frame says of the prior it needs, by field; None if it needs none.
+        metadata: The text that the frame carries along.
+    """
+
+    version: int
+    kind: Literal["tensor", "list", "dict"]
+    tensors: tuple[TensorInfo, ...]
+    bytes: int
+    header_bytes: int
+    prior: dict[str, Any] | None
+    metadata: str
+
+    @property
+    def method(self) -> str:
+        """How the tensors are coded: the method of all, or "mixed", or "none" without tensors."""
+        methods = {tensor.method for tensor in self.tensors}
+        if len(methods) > 1:
+            return "mixed"
+        return methods.pop() if methods else "none"
+
+    @property
+    def raw_bytes(self) -> int:
+        """The size of all tensors before."""
+        return sum(tensor.raw_bytes for tensor in self.tensors)
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """The frame's bytes by what they are spent on, over all tensors; they add up to `bytes`."""
+        total = {"header": self.header_bytes}
+        for tensor in self.tensors:
+            for name, size in tensor.sections.items():
+                total[name] = total.get(name, 0) + size
+        return total
+
+    @property
+    def ratio(self) -> float:
+        """`bytes` in % of `raw_bytes`; 100 where there is nothing to compress."""
+        return _percent(self.bytes, self.raw_bytes)
+
+    def __str__(self) -> str:
+        rows = [("tensor", "type", "shape", "method", "bytes", "in frame", "%")]
+        for index, tensor in enumerate(self.tensors):
+            rows.append(
+                (
+                    str(index) if tensor.name is None else _printable(tensor.name),
+                    str(tensor.dtype).removeprefix("torch."),
+                    "x".join(map(str, tensor.shape)) or "scalar",
+                    tensor.method,
+                    f"{tensor.raw_bytes:,}",
+                    f"{tensor.section_bytes:,}",
+                    f"{tensor.ratio:.1f}",
+                )
+            )
+        rows.append(("header", "", "", "", "", f"{self.header_bytes:,}", ""))
+        rows.append(
+            (
+                "all",
+                "",
+                "",
+                self.method,
+                f"{self.raw_bytes:,}",
+                f"{self.bytes:,}",
+                f"{self.ratio:.1f}",
+            )
+        )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if index < 4 else cell.rjust(width)
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        spent = ", ".join(f"{name} {size:,}" for name, size in self.sections.items())
+        lines.append(f"frame format {self.version}; bytes: {spent}")
+        if self.prior is not None:
+            lines.append(
+                "prior: " + ", ".join(f"{key} {value}" for key, value in self.prior.items())
+            )
+        return "\n".join(lines)
+
+
+_A_LIST = {"list": True}
+
+
+def _flatten(tensors: object) -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """Returns the tensors of what `compress` takes, and the metadata's keys that tell its form."""
+    if isinstance(tensors, torch.Tensor):
+        return [_checked(tensors, "the tensor")], {}
+    if isinstance(tensors, Mapping):
+        for name in tensors:
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"the names of tensors must be str; {name!r} is of type {type(name).__name__}"
+                )
+        values = [_checked(value, f"tensor {name!r}") for name, value in tensors.items()]
+        return values, {"names": list(tensors)}
+    if isinstance(tensors, Sequence) and not isinstance(
+        tensors, str | bytes | bytearray | memoryview
+    ):
+        return [_checked(value, f"tensor {i}") for i, value in enumerate(tensors)], _A_LIST
+    raise TypeError(
+        "compress takes a tensor, a list of tensors or a dict of tensors by name, not a "
+        f"{type(tensors).__name__}"
+    )
+
+
+def _checked(value: object, what: str) -> torch.Tensor:
+    """Returns `value` if it is a dense tensor; the operator checks the rest."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{what} is of type {type(value).__name__}, not a torch.Tensor")
+    if value.is_nested or value.layout != torch.strided:
+        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise ValueError(f"{what} is {layout}; lmgc compresses dense tensors")
+    if value.is_meta:
+        raise ValueError(f"{what} is a meta tensor: it has no data")
+    if value.is_quantized:
+        raise ValueError(f"{what} is quantized; compress its int_repr() and its parameters")
+    return value
+
+
+def _handle(prior: PriorLike | None, device: torch.device, *, needed: bool) -> Any:
+    """Returns the operators' prior, loaded if it is `needed`, else None."""
+    if prior is not None and not isinstance(prior, Prior | str | os.PathLike):
+        raise TypeError(
+            f"prior is of type {type(prior).__name__}; it must be a Prior, a file or the name of a "
+            "bundled prior"
+        )
+    if not needed:
+        return None
+    if isinstance(prior, Prior):
+        return prior.handle
+    if prior is None:
+        prior = _prior.DEFAULT
+    if isinstance(prior, str) and prior in _prior.bundled():
+        return _prior.cached(prior, device).handle
+    return Prior.load(prior, device).handle
+
+
+def _frame(data: Any) -> torch.Tensor:
+    """Returns `data` as the operators take it, without a copy where it can be written to."""
+    if isinstance(data, torch.Tensor):
+        if data.dtype != torch.uint8:
+            raise TypeError(f"a frame is a uint8 tensor; this one is of {data.dtype}")
+        if data.is_meta:
+            raise ValueError("the frame is a meta tensor: it has no data")
+        frame = data
+    else:
+        try:
+            view = memoryview(data)
+        except TypeError:
+            raise TypeError(
+                f"a frame is a uint8 tensor or bytes, not of type {type(data).__name__}"
+            ) from None
+        if view.itemsize != 1:
+            raise TypeError(
+                f"a frame is made of single bytes; this buffer has {view.itemsize} each"
+            )
+        if view.ndim != 1:
+            raise ValueError(f"a frame has 1 dimension, not {view.ndim}")
+        if view.nbytes == 0:
+            return torch.empty(0, dtype=torch.uint8, device="cpu")
+        if view.readonly or not view.c_contiguous:  # torch has no tensors that are read-only
+            view = memoryview(bytearray(view))
+        frame = torch.frombuffer(view, dtype=torch.uint8)
+    if frame.dim() != 1:
+        raise ValueError(f"a frame has 1 dimension, not {frame.dim()}")
+    return frame
+
+
+def _header(frame: torch.Tensor) -> dict[str, Any]:
+    try:
+        with translated():
+            header: dict[str, Any] = json.loads(_library.ops().info(frame))
+    except UnicodeDecodeError as error:
+        raise CorruptFrameError(f"the frame: its metadata are not text ({error})") from None
+    for index, tensor in enumerate(header["tensors"]):
+        for part, size in tensor["sections"].items():
+            if not isinstance(size, int):
+                raise CorruptFrameError(f"tensor {index}: {part}, {size}")
+    return header
+
+
+def _structure(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys that `compress_with` wrote into the metadata, checked."""
+    try:
+        keys = json.loads(header["metadata"])
+    except (ValueError, RecursionError):
+        return _A_LIST
+    if not isinstance(keys, dict) or "lmgc" not in keys:
+        return _A_LIST
+    if keys["lmgc"] != METADATA_VERSION:
+        raise CorruptFrameError(
+            f"the metadata are of version {keys['lmgc']!r}; this lmgc_torch reads version "
+            f"{METADATA_VERSION}"
+        )
+    count = len(header["tensors"])
+    names = keys.get("names")
+    if names is not None:
+        good = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not good or len(names) != count or len(set(names)) != count:
+            raise CorruptFrameError(f"the metadata do not name the frame's {count} tensors")
+    elif not keys.get("list") and count != 1:
+        raise CorruptFrameError(f"the metadata speak of one tensor, but the frame has {count}")
+    return keys
+
+
+def _kind(structure: Mapping[str, Any]) -> Literal["tensor", "list", "dict"]:
+    if structure.get("names") is not None:
+        return "dict"
+    return "list" if structure.get("list") else "tensor"
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 100.0
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)

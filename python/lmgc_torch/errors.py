@@ -1,0 +1,41 @@
+"""The errors of this library, and how the operators' errors become them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "translated"]
+
+
+class LmgcError(RuntimeError):
+    """What this library raises where Python has no better word; the base of the others."""
+
+
+class CorruptFrameError(LmgcError):
+    """The bytes are no frame, were changed or cut, or are of a version that is not read here."""
+
+
+class PriorMismatchError(LmgcError):
+    """The frame was compressed with another prior, or one that decodes only where it encoded."""
+
+
+_BY_PREFIX: dict[str, type[LmgcError]] = {
+    error.__name__ + ": ": error for error in (CorruptFrameError, PriorMismatchError)
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns the operators' RuntimeErrors that begin with the name of one of ours into ours.
+
+    An operator cannot raise a class of ours: ``torch.ops.lmgc`` raises a RuntimeError with the
+    message "CorruptFrameError: ...". Other errors pass as they are.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is RuntimeError:
+            message = str(error)
+            for prefix, kind in _BY_PREFIX.items():
+                if message.startswith(prefix):
+                    raise kind(message.removeprefix(prefix)) from None
+        raise

@@ -1,0 +1,68 @@
+"""Settings of all tests, and the priors that several of them share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import helpers
+import pytest
+from hypothesis import HealthCheck, settings
+
+from lmgc_torch import Prior
+
+# Examples are the same on every run: a failure that one machine finds is found by all. Operators
+# are slow when first called, which is no reason to fail. `--hypothesis-profile=more` looks further.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile(
+    "more", settings.get_profile("repeatable"), max_examples=1000, derandomize=False
+)
+settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are marked `cuda` are skipped where they cannot run."""
+    if helpers.has_cuda():
+        return
+    skip = pytest.mark.skip(reason="needs a GPU and a build with CUDA")
+    for item in items:
+        if "cuda" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small portable prior with every separator in its vocabulary."""
+    return helpers.write_prior(tmp_path_factory.mktemp("prior") / "table.pt")
+
+
+@pytest.fixture(scope="session")
+def prior(prior_file: Path) -> Prior:
+    return Prior.load(prior_file)
+
+
+@pytest.fixture(scope="session")
+def byte_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
+    """A prior for the separator "iso-8859-1": its tokens are bytes."""
+    path = tmp_path_factory.mktemp("prior") / "bytes.pt"
+    return Prior.load(helpers.write_prior(path, vocab=helpers.BYTE_VOCAB))
+
+
+@pytest.fixture(scope="session")
+def feature_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
+    """A prior that looks at context features."""
+    path = tmp_path_factory.mktemp("prior") / "features.pt"
+    names = ["digit", "exponent_bits", "reference", "left1.level", "above.value"]
+    return Prior.load(helpers.write_prior(path, features=names))
+
+
+@pytest.fixture(scope="session")
+def bound_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
+    """A prior that is not portable."""
+    path = tmp_path_factory.mktemp("prior") / "bound.pt"
+    return Prior.load(helpers.write_prior(path, portable=False))

@@ -1,0 +1,195 @@
+#include <bit>
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/planes.h"
+#include "stream_cases.h"
+
+namespace {
+
+using namespace lmgc;
+
+using Bytes = std::vector<std::uint8_t>;
+
+const std::vector<FloatFormat> formats = {
+    float_format(DType::uint8),    float_format(DType::int16),   float_format(DType::float16),
+    float_format(DType::bfloat16), float_format(DType::int32),   float_format(DType::float32),
+    float_format(DType::int64),    float_format(DType::float64), float_format(DType::complex128),
+};
+
+const std::vector<std::string> kinds = {"zero",      "constant", "random",  "gradient", "few zero",
+                                        "rows zero", "one left", "special", "zero seen"};
+
+// `elements` elements of a format, aligned for it.
+struct Tensor {
+  Tensor(const std::string& kind, std::int64_t elements, FloatFormat format)
+      : elements(elements), format(format), words(std::max<std::size_t>(1, (bytes() + 7) / 8)) {
+    std::mt19937_64 random(static_cast<unsigned>(elements) + format.bytes);
+    auto* data = reinterpret_cast<std::uint8_t*>(words.data());
+    for (std::int64_t i = 0; i < elements; ++i) {
+      std::uint64_t parts[2] = {random(), random()};
+      const std::uint64_t exponent =
+          110 + static_cast<unsigned>(std::countl_zero(random())) + (i / 1000) % 5 * 6;
+      bool zero = kind == "zero" || (kind == "one left" && i != elements / 2);
+      if (kind == "few zero") zero = random() % 50 == 0;
+      if (kind == "rows zero") zero = (i / 300) % 3 != 0 || random() % 3 == 0;
+      if (kind == "constant") parts[0] = parts[1] = 0x0123456789ABCDEF;
+      if (kind == "gradient" || kind.find("zero") != std::string::npos) {
+        const int shift = format.bits() >= 64 ? 55 : format.bits() - 9;
+        parts[0] = (parts[0] & ((std::uint64_t{1} << std::max(shift, 0)) - 1)) |
+                   exponent << std::max(shift, 0);
+      }
+      if (kind == "special") {  // -0, infinities, NaNs with payload, subnormals
+        const std::uint64_t choices[] = {
+            0,          std::uint64_t{1} << (8 * std::min<int>(format.bytes, 8) - 1),
+            ~0ull,      0x7F800000,
+            0x7FC00001, 0xFF80,
+            1,          0x7FF0000000000000};
+        parts[0] = choices[random() % 8];
+        parts[1] = choices[random() % 8];
+      }
+      // zero wherever the sample looks, random elsewhere
+      if (kind == "zero seen")
+        zero = (i / 64) % (std::max<std::int64_t>(elements / 64, 256) / 256) == 0;
+      // zero wherever the sample looks, random elsewhere
+      if (kind == "zero seen")
+        zero = (i / 64) % (std::max<std::int64_t>(elements / 64, 256) / 256) == 0;
+      if (zero) parts[0] = parts[1] = 0;
+      std::memcpy(data + static_cast<std::size_t>(i) * format.bytes, parts, format.bytes);
+    }
+  }
+  std::size_t bytes() const { return static_cast<std::size_t>(elements) * format.bytes; }
+
+  std::int64_t elements;
+  FloatFormat format;
+  std::vector<std::uint64_t> words;
+};
+
+Bytes encoded(const Tensor& tensor, const Parallel& parallel = run_serially) {
+  return encode_planes(tensor.words.data(), tensor.elements, tensor.format, parallel);
+}
+
+Status decoded(const Bytes& section, Tensor& out, const Parallel& parallel = run_serially) {
+  return decode_planes(section.data(), section.size(), out.elements, out.format, out.words.data(),
+                       parallel);
+}
+
+void check_round_trip(const std::string& kind, std::int64_t elements, FloatFormat format) {
+  CAPTURE(kind, elements, int{format.bytes}, format.is_float());
+  const Tensor tensor(kind, elements, format);
+  const Bytes section = encoded(tensor);
+  REQUIRE(section.size() <= planes_bound(elements, format));
+  Tensor back("random", elements, format);
+  REQUIRE(decoded(section, back) == Status::ok);
+  REQUIRE(std::memcmp(back.words.data(), tensor.words.data(), tensor.bytes()) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("tensors of all formats and kinds decode to what they were") {
+  for (const auto& kind : kinds) {
+    for (const FloatFormat format : formats) {
+      for (std::int64_t elements = 0; elements <= 70; ++elements)
+        check_round_trip(kind, elements, format);
+      for (const std::int64_t elements : {255, 256, 257, 2047, 2049, 16383, 16384, 16385, 16448,
+                                          65535, 65536, 65537, 131072, 200003}) {
+        check_round_trip(kind, elements, format);
+      }
+    }
+  }
+}
+
+TEST_CASE("sections are small where tensors are simple") {
+  for (const FloatFormat format : formats) {
+    CHECK(encoded(Tensor("zero", 1 << 20, format)).size() <= 8u + format.bytes);
+    CHECK(encoded(Tensor("constant", 1 << 20, format)).size() == 1u + 2u * format.bytes);
+    CHECK(encoded(Tensor("random", 1 << 17, format)).size() == planes_bound(1 << 17, format));
+  }
+  const Tensor zeros("rows zero", 1 << 18, float_format(DType::float32));
+  const Bytes section = encoded(zeros);
+  ByteReader in(section.data(), section.size());
+  PlanesHead head;
+  REQUIRE(read_planes_head(in, zeros.elements, zeros.format, head) == Status::ok);
+  CHECK(head.masked);
+  CHECK(section.size() < zeros.bytes() / 4);
+}
+
+TEST_CASE("sections do not depend on how work is shared") {
+  for (const auto& kind : kinds) {
+    const Tensor tensor(kind, 300001, float_format(DType::float32));
+    const Bytes section = encoded(tensor);
+    CHECK(encoded(tensor, test::run_backwards) == section);
+    CHECK(encoded(tensor, test::run_on_threads) == section);
+    Tensor back("random", tensor.elements, tensor.format);
+    REQUIRE(decoded(section, back, test::run_on_threads) == Status::ok);
+    CHECK(back.words == tensor.words);
+    REQUIRE(decoded(section, back, test::run_backwards) == Status::ok);
+    CHECK(back.words == tensor.words);
+  }
+}
+
+TEST_CASE("damaged sections give a status, never a crash") {
+  for (const auto& kind : kinds) {
+    for (const FloatFormat format : {float_format(DType::bfloat16), float_format(DType::float32),
+                                     float_format(DType::complex128)}) {
+      for (const std::int64_t elements : {0, 1, 9, 130, 1000, 66000}) {
+        const Tensor tensor(kind, elements, format);
+        const Bytes good = encoded(tensor);
+        Tensor back = tensor;
+        test::for_each_damage(good, elements < 2000 ? 1000 : 200, [&](const Bytes& bad) {
+          const Status status = decoded(bad, back);
+          if (bad.size() != good.size()) CHECK(status != Status::ok);
+        });
+      }
+    }
+  }
+  std::mt19937 random(6);
+  for (int round = 0; round < 20000; ++round) {
+    Bytes bad(random() % 200);
+    for (auto& byte : bad) byte = static_cast<std::uint8_t>(random() % (round % 2 ? 256 : 4));
+    Tensor back("zero", random() % 300, formats[random() % formats.size()]);
+    decoded(bad, back);
+  }
+}
+
+TEST_CASE("a mask that contradicts the number of kept elements is refused") {
+  const FloatFormat format = float_format(DType::float32);
+  PlanesHead head;
+  head.masked = true;
+  head.kept = 3;
+  ByteWriter out;
+  write_planes_head(head, format, out);
+  const std::uint8_t mask[2] = {0b10010000, 0b00000001};
+  out.bytes(mask, 2);
+  for (int i = 0; i < 12; ++i) out.fixed(static_cast<std::uint8_t>(i + 1));
+  Tensor back("random", 9, format);
+  REQUIRE(decoded(out.view(), back) == Status::ok);
+  const auto* words = reinterpret_cast<const std::uint32_t*>(back.words.data());
+  CHECK(words[0] == 0);
+  CHECK(words[4] == std::rotr(0x0A070401u, 1));
+  CHECK(words[7] == std::rotr(0x0B080502u, 1));
+  CHECK(words[8] == std::rotr(0x0C090603u, 1));
+  Bytes bad = out.view();
+  for (const std::uint8_t byte : {0b00010000, 0b10110000}) {
+    bad[7] = byte;  // behind flag, count, and five heads
+    CHECK(decoded(bad, back) == Status::bad_section);
+  }
+}
+
+TEST_CASE("the sample is spread over the tensor and stays inside it") {
+  for (const std::int64_t elements : {1, 64, 16384, 16385, 16448, 1000000, 123456789}) {
+    const std::int64_t size = sample_size(elements);
+    CHECK(size <= elements);
+    std::int64_t last = -1;
+    for (std::int64_t i = 0; i < size; ++i) {
+      REQUIRE(sample_element(i, elements) > last);
+      last = sample_element(i, elements);
+    }
+    CHECK(last < elements);
+    CHECK(last >= elements - elements / 200 - 129);
+  }
+}

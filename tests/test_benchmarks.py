@@ -1,0 +1,144 @@
+"""The benchmark helpers: peers round trip, captures repeat, samples have stand-ins."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("numpy")
+# The benchmarks are scripts, not a package: their helpers are found by folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import datasets
+import gradients
+import measure
+import networks
+import peers
+
+needs_digits = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn's digits"
+)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("elements", [0, 1, 3, 5000])
+def test_peers_round_trip(threads: int, dtype: torch.dtype, elements: int) -> None:
+    values = 0.01 * torch.randn(elements, generator=torch.Generator().manual_seed(1))
+    data = measure.joined([values.to(dtype)])[dtype]
+    for name, peer in peers.peers(threads).items():
+        if peer.takes([dtype]):
+            assert peer.decompress(peer.compress(data, dtype), dtype) == data, name
+            # ZipNN changes its input in place, which must not reach ours.
+            assert data == measure.joined([values.to(dtype)])[dtype], name
+
+
+def test_byte_planes_group_bytes_of_equal_significance() -> None:
+    words = torch.tensor([0x01020304, 0x11121314], dtype=torch.int32)
+    planes = peers.split_planes(words.numpy().tobytes(), 4)
+    assert planes == [b"\x04\x14", b"\x03\x13", b"\x02\x12", b"\x01\x11"]
+
+
+def test_measure_peer_handles_mixed_dtypes_and_reports_the_size() -> None:
+    tensors = [torch.zeros(100, 10), torch.ones(50, dtype=torch.int64), torch.tensor(float("nan"))]
+    row = measure.measure_peer("zeros", tensors, "zlib-6", peers.PEERS["zlib-6"])
+    assert row.raw_bytes == 4000 + 400 + 4
+    assert row.ratio < 5
+
+
+def test_measure_peer_refuses_a_peer_that_loses_bits() -> None:
+    liar = peers.Peer(lambda data, _: data[:1], lambda data, _: data)
+    with pytest.raises(RuntimeError, match="does not give back"):
+        measure.measure_peer("ones", [torch.ones(8)], "liar", liar)
+
+
+def test_identical_compares_bits_not_values() -> None:
+    zero, nan = torch.tensor([0.0]), torch.tensor([float("nan")])
+    other_nan = torch.tensor([0x7FC00001], dtype=torch.int32).view(torch.float32)
+    assert measure.identical([nan], [nan.clone()])
+    assert not measure.identical([nan], [other_nan])
+    assert not measure.identical([zero], [-zero])
+    assert not measure.identical([zero], [zero.view(1, 1)])
+    assert not measure.identical([zero], [])
+
+
+def test_table_and_json_hold_every_row(tmp_path: Path) -> None:
+    rows = [measure.Row("a", "m", 200, 100, 1234.5, 0.5), measure.Row("b", "n", 10, 11, 1, 1)]
+    lines = measure.table(rows).splitlines()
+    assert len(lines) == 4
+    assert "50.00" in lines[2]
+    assert "1234" in lines[2]
+    measure.write_json(tmp_path / "rows.json", rows)
+    assert [row["ratio"] for row in json.loads((tmp_path / "rows.json").read_text())] == [50, 110]
+
+
+@needs_digits
+@pytest.mark.parametrize(("name", "shape"), [("cifar10", (3, 32, 32)), ("mnist", (1, 28, 28))])
+def test_images_fall_back_to_digits(
+    name: str, shape: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = datasets.images(name, tmp_path)
+    assert images.shape[1:] == shape
+    assert len(images) == len(labels) > 1000
+    assert labels.unique().tolist() == list(range(10))
+    assert images.mean().abs() < 1e-3
+    assert "digits" in capsys.readouterr().err
+
+
+def test_text_falls_back_to_the_standard_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(datasets.text(tmp_path)) > 100_000
+    assert datasets.source("text", tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_capture_repeats_bit_for_bit(dtype: str, tmp_path: Path) -> None:
+    def capture(seed: int) -> dict[int, gradients.Gradients]:
+        return gradients.capture(
+            "gpt",
+            "text",
+            steps=(0, 1),
+            dtype=dtype,
+            seed=seed,
+            batch=2,
+            options={"width": 16, "depth": 1, "heads": 2},
+            folder=tmp_path,
+        )
+
+    first, again, other = capture(3), capture(3), capture(4)
+    assert sorted(first) == [0, 1]
+    assert {g.dtype for g in first[1].values()} == {gradients.DTYPES[dtype]}
+    for step in (0, 1):
+        assert list(first[step]) == list(again[step])
+        assert measure.identical(list(first[step].values()), list(again[step].values()))
+    assert not measure.identical(list(first[1].values()), list(other[1].values()))
+
+
+def test_sample_keeps_whole_tensors_in_order_within_the_limit() -> None:
+    captured = {f"p{i}": torch.zeros(1000 * (i + 1)) for i in range(5)}  # 4 kB to 20 kB
+    kept = gradients.sample(captured, 0.03, seed=1)
+    assert 0 < measure.raw_bytes(kept.values()) <= 30_000
+    assert list(kept) == sorted(kept)
+    assert gradients.sample(captured, 1.0, seed=1).keys() == captured.keys()
+
+
+def test_sets_do_not_share_models_or_seeds() -> None:
+    report, train = gradients.SETS["report"], gradients.SETS["train"]
+    assert not {run.model for run in report} & {run.model for run in train}
+    assert not {run.seed for run in report} & {run.seed for run in train}
+    for name, runs in gradients.SETS.items():
+        stems = [run.stem(step) for run in runs for step in run.steps]
+        assert len(stems) == len(set(stems)), name
+        assert {run.model for run in runs} <= gradients.MODELS.keys()
+
+
+@pytest.mark.parametrize(("name", "side"), [("convnet", 28), ("resnet", 32), ("vgg", 32)])
+def test_image_networks_give_ten_logits(name: str, side: int) -> None:
+    model = networks.NETWORKS[name](1, side, width=4)
+    assert model(torch.randn(2, 1, side, side)).shape == (2, 10)

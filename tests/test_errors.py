@@ -1,0 +1,415 @@
+"""What goes wrong has a name: damaged frames, wrong priors, wrong arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import helpers
+import pytest
+import torch
+from helpers import (
+    Record,
+    all_identical,
+    frame_by_hand,
+    gradient,
+    op_info,
+    resealed,
+    to_bytes,
+    to_tensor,
+    varint,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
+
+FRAME_METHODS = ["raw", "planes", "lmgc"]
+
+
+def small_tensors(method: str) -> list[torch.Tensor]:
+    """Few bytes that yet have one section of the method, with all its parts."""
+    if method == "raw":
+        return [torch.arange(5, dtype=torch.int16), torch.tensor(1.5)]
+    if method == "planes":
+        return [gradient(8, 40), gradient(100, dtype=torch.bfloat16, seed=1)]
+    return [gradient(4, 16), gradient(50, dtype=torch.bfloat16, seed=1)]  # few steps of the model
+
+
+@pytest.fixture(scope="module")
+def frames(prior: Prior) -> dict[str, bytes]:
+    return {
+        method: to_bytes(
+            compress(small_tensors(method), method=method, prior=prior, lane_elements=20)
+        )
+        for method in FRAME_METHODS
+    }
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_small_frames_are_of_their_method(method: str, frames: dict[str, bytes]):
+    assert method in {tensor.method for tensor in info(frames[method]).tensors}
+
+
+def check_hostile(frame: bytes, hostile: bytes, prior: Prior) -> None:
+    """A changed frame is refused by name, or it decodes; from the same header, to the same data."""
+    header_bytes = info(frame).header_bytes
+    try:
+        back = decompress(hostile, prior=prior)
+    except (CorruptFrameError, PriorMismatchError):
+        return
+    if hostile[10 : header_bytes - 16] == frame[10 : header_bytes - 16]:
+        assert all_identical(back, decompress(frame, prior=prior))
+
+
+# ---- damaged frames ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_every_changed_byte_is_noticed(method: str, prior: Prior, frames: dict[str, bytes]):
+    frame = frames[method]
+    for position in range(len(frame)):
+        for change in (1, 0x80, 0xFF):
+            damaged = bytearray(frame)
+            damaged[position] ^= change
+            with pytest.raises((CorruptFrameError, PriorMismatchError)):
+                decompress(damaged, prior=prior)
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_every_cut_is_noticed(method: str, prior: Prior, frames: dict[str, bytes]):
+    frame = frames[method]
+    for size in range(len(frame)):
+        with pytest.raises(CorruptFrameError):
+            decompress(frame[:size], prior=prior)
+        if size < op_info(to_tensor(frame))["header_bytes"]:
+            with pytest.raises(CorruptFrameError):
+                info(frame[:size])
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_more_bytes_are_noticed(method: str, prior: Prior, frames: dict[str, bytes]):
+    with pytest.raises(CorruptFrameError):
+        decompress(frames[method] + b"\0", prior=prior)
+    with pytest.raises(CorruptFrameError):
+        decompress(frames[method] * 2, prior=prior)
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+@settings(max_examples=300)
+@given(data=st.data())
+def test_hostile_bytes_under_right_checksums(
+    method: str, prior: Prior, frames: dict[str, bytes], data: st.DataObject
+):
+    """Changes that an attacker would make: the header's and the payload's checksums fit."""
+    frame = bytearray(frames[method])
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(10, len(frame) - 1))
+        frame[position] = data.draw(st.integers(0, 255))
+    check_hostile(frames[method], resealed(bytes(frame)), prior)
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_every_byte_under_right_checksums(method: str, prior: Prior, frames: dict[str, bytes]):
+    for position in range(10, len(frames[method])):
+        frame = bytearray(frames[method])
+        for value in (frame[position] ^ 1, 0, 0xFF):
+            frame[position] = value
+            check_hostile(frames[method], resealed(bytes(frame)), prior)
+
+
+@given(data=st.binary(max_size=200))
+def test_random_bytes_are_no_frame(data: bytes):
+    for function in (decompress, info):
+        with pytest.raises(CorruptFrameError):
+            function(data)
+
+
+@given(body=st.binary(max_size=120), count=st.integers(0, 5), flags=st.sampled_from([0, 1]))
+def test_random_headers(prior: Prior, body: bytes, count: int, flags: int):
+    frame = frame_by_hand([], count=count, flags=flags, trailing=body)
+    try:
+        decompress(frame, prior=prior)
+    except (CorruptFrameError, PriorMismatchError):
+        return
+    assert count == 0
+
+
+def test_what_it_is_not():
+    with pytest.raises(CorruptFrameError, match="not an lmgc frame"):
+        decompress(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(CorruptFrameError, match="version"):
+        decompress(frame_by_hand([], version=2))
+    with pytest.raises(CorruptFrameError):
+        decompress(frame_by_hand([], flags=2))
+    with pytest.raises(CorruptFrameError):
+        decompress(frame_by_hand([], trailing=b"\0"))
+    assert decompress(frame_by_hand([])) == []
+
+
+def test_frames_by_hand_are_frames():
+    values = gradient(6)
+    record = Record((2, 3), to_bytes(helpers.bits(values)))
+    (back,) = decompress(frame_by_hand([record]))
+    assert helpers.identical(back, values.view(2, 3))
+    assert frame_by_hand([record]) == to_bytes(compress([values.view(2, 3)], method="raw"))
+
+
+HUGE_RECORDS = {
+    "raw and huge": Record((2**40,)),
+    "raw, huge, with its size": Record((2**40,), section_size=2**42),
+    "planes and huge": Record((2**50,), b"\0" * 20, method=1),
+    "planes and large": Record((2**33,), b"\0" * 20, method=1),
+    "one past int64": Record((2**63,)),
+    "the most a varint holds": Record((2**64 - 1,)),
+    "product past 64 bits": Record((2**32, 2**32)),
+    "product of bytes past 63 bits": Record((2**61,)),
+    "product past 64 bits but empty": Record((2**40, 0, 2**40)),
+    "many dimensions": Record((1,) * 65),
+    "very many dimensions": Record((1,) * 5000),
+    "section of 2**63": Record((1,), b"\0" * 4, section_size=2**63),
+    "section of 2**64 - 1": Record((1,), b"\0" * 4, section_size=2**64 - 1),
+    "section larger than the tensor": Record((1,), b"\0" * 8),
+    "section smaller than the tensor": Record((3,), b"\0" * 8),
+    "unknown type": Record((1,), b"\0" * 4, dtype=4),
+    "type 255": Record((1,), b"\0", dtype=255),
+    "unknown method": Record((1,), b"\0" * 4, method=3),
+    "lmgc without a prior": Record((100,), b"\0" * 40, method=2),
+    "empty planes": Record((100,), method=1),
+    "wrong data checksum": Record((1,), b"\0" * 4, data_checksum=0),
+}
+
+
+@pytest.mark.parametrize("name", HUGE_RECORDS)
+def test_records_that_lie(name: str):
+    frame = frame_by_hand([HUGE_RECORDS[name]])
+    with pytest.raises(CorruptFrameError):
+        decompress(frame)
+    after_others = frame_by_hand([Record((2,), bytes(8)), HUGE_RECORDS[name]])
+    with pytest.raises(CorruptFrameError):
+        decompress(after_others)
+
+
+@pytest.mark.parametrize("count", [1, 100, 2**32, 2**63, 2**64 - 1])
+def test_counts_that_lie(count: int):
+    with pytest.raises(CorruptFrameError):
+        decompress(frame_by_hand([], count=count))
+
+
+@pytest.mark.parametrize("size", [1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
+def test_metadata_sizes_that_lie(size: int):
+    body = varint(size)
+    head = b"LMGC" + bytes([1, 0]) + (10 + len(body) + 16).to_bytes(4, "little") + body
+    frame = resealed(head + bytes(16))
+    with pytest.raises(CorruptFrameError):
+        decompress(frame)
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 25, 2**31, 2**32 - 1])
+def test_header_sizes_that_lie(size: int):
+    frame = bytearray(frame_by_hand([]))
+    frame[6:10] = size.to_bytes(4, "little")
+    with pytest.raises(CorruptFrameError):
+        decompress(frame)
+
+
+def test_metadata_that_are_no_text():
+    """Operators return them as str, which torch makes of UTF-8 only."""
+    frame = frame_by_hand([], metadata=b"\xff\xfe\x80")
+    for function in (decompress, info):
+        with pytest.raises(CorruptFrameError):
+            function(frame)
+
+
+def test_frames_are_found_corrupt_from_an_unaligned_place(frames: dict[str, bytes], prior: Prior):
+    for method, frame in frames.items():
+        moved = to_tensor(b"\0" + frame)[1:]
+        assert all_identical(decompress(moved, prior=prior), small_tensors(method))
+
+
+# ---- priors --------------------------------------------------------------------------------------
+
+
+def test_another_prior_is_refused(prior: Prior, feature_prior: Prior, frames: dict[str, bytes]):
+    with pytest.raises(PriorMismatchError) as caught:
+        decompress(frames["lmgc"], prior=feature_prior)
+    assert prior.fingerprint in str(caught.value)
+    assert feature_prior.fingerprint in str(caught.value)
+    assert "PriorMismatchError" not in str(caught.value)
+
+
+def test_no_prior_is_refused(frames: dict[str, bytes]):
+    """By the operator; the Python face takes the bundled one."""
+    with pytest.raises(RuntimeError, match=r"^PriorMismatchError: .*prior"):
+        helpers.ops().decompress(to_tensor(frames["lmgc"]))
+    with pytest.raises(ValueError, match="needs a prior"):
+        helpers.ops().compress([torch.ones(3)], method="lmgc")
+
+
+def test_a_bound_prior_decodes_where_it_encoded(bound_prior: Prior):
+    threads = torch.get_num_threads()
+    frame = compress(gradient(1000), method="lmgc", prior=bound_prior)
+    assert info(frame).prior["portable"] is False
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(PriorMismatchError, match="environment"):
+            decompress(frame, prior=bound_prior)
+    finally:
+        torch.set_num_threads(threads)
+    assert helpers.identical(decompress(frame, prior=bound_prior), gradient(1000))
+
+
+@pytest.fixture(scope="module")
+def broken_priors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    return helpers.write_broken_priors(tmp_path_factory.mktemp("broken"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no-attributes",
+        "no-step",
+        "no-bos",
+        "no-digit",
+        "unknown-feature",
+        "no-context",
+        "text",
+        "empty",
+        "state-dict",
+        "cut",
+    ],
+)
+def test_broken_priors_do_not_load(name: str, broken_priors: dict[str, tuple[Path, str]]):
+    path, says = broken_priors[name]
+    with pytest.raises(ValueError, match=says):
+        Prior.load(path)
+
+
+def test_a_prior_with_logits_of_the_wrong_shape(tmp_path: Path):
+    prior = Prior.load(helpers.write_wrong_logits(tmp_path / "wrong.pt"))
+    with pytest.raises(ValueError, match="logits"):
+        compress(gradient(100), method="lmgc", prior=prior)
+
+
+def test_a_vocabulary_without_the_separator(byte_prior: Prior, prior: Prior, tmp_path: Path):
+    bare = Prior.load(helpers.write_prior(tmp_path / "bare.pt", vocab=helpers.HEX_VOCAB[:17]))
+    with pytest.raises(ValueError, match="vocab"):
+        compress(gradient(100), method="lmgc", prior=bare, separator="space", bytes_per_group=4)
+    with pytest.raises(ValueError, match="vocab"):
+        compress(gradient(100), method="lmgc", prior=prior, separator="iso-8859-1")
+    assert compress(gradient(100), method="lmgc", prior=bare).numel() > 0
+
+
+def test_priors_go_to_cpu_and_cuda_only(prior: Prior):
+    with pytest.raises((ValueError, RuntimeError)):
+        prior.to("meta")
+    with pytest.raises(RuntimeError):
+        prior.to("no such device")
+    assert prior.device == torch.device("cpu")
+
+
+# ---- arguments -----------------------------------------------------------------------------------
+
+ONE = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        (3, "int"),
+        (None, "NoneType"),
+        ("text", "str"),
+        (b"text", "bytes"),
+        (iter([ONE]), "iterator"),
+        ({ONE}, "set"),
+        ([ONE, 3], "tensor 1 is of type int"),
+        ([ONE, None], "tensor 1 is of type NoneType"),
+        ([[ONE]], "tensor 0 is of type list"),
+        ({"a": ONE, "b": [1]}, "tensor 'b' is of type list"),
+        ({"a": {"b": ONE}}, "tensor 'a' is of type dict"),
+        ({1: ONE}, "names of tensors must be str; 1 is of type int"),
+        ({("a",): ONE}, "tuple"),
+    ],
+)
+def test_what_is_no_tensor(tensors: object, says: str):
+    with pytest.raises(TypeError, match=says):
+        compress(tensors)
+
+
+def quantized() -> torch.Tensor:
+    with helpers.warnings.catch_warnings():
+        helpers.warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+
+
+UNSUPPORTED: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
+    "sparse": (lambda: torch.eye(3).to_sparse(), "sparse_coo"),
+    "sparse rows": (lambda: torch.eye(3).to_sparse_csr(), "sparse_csr"),
+    "quantized": (quantized, "quantized"),
+    "meta": (lambda: torch.empty(3, device="meta"), "meta"),
+    "nested": (
+        lambda: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged),
+        "nested",
+    ),
+    "many dimensions": (lambda: torch.ones([1] * 65), "dimensions"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_unsupported_tensors(name: str):
+    make, says = UNSUPPORTED[name]
+    with pytest.raises(ValueError, match=says):
+        compress({"good": torch.ones(3), "bad": make()})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"method": "zip"}, ValueError, "'zip'; it must be one of 'auto', 'raw', 'planes', 'lmgc'"),
+        ({"method": None}, ValueError, "'lmgc'"),
+        ({"separator": "tab"}, ValueError, "'semicolon'"),
+        ({"byte_order": "middle"}, ValueError, "'little'"),
+        ({"bytes_per_group": 5}, ValueError, "bytes_per_group is 5"),
+        ({"bytes_per_group": -1}, ValueError, "bytes_per_group"),
+        ({"lane_elements": -1}, ValueError, "lane_elements"),
+        ({"lane_elements": 2**40}, ValueError, "lane_elements"),
+        ({"memory_limit": 0}, ValueError, "memory_limit"),
+        ({"memory_limit": -(2**40)}, ValueError, "memory_limit"),
+        ({"prior": 3}, TypeError, "prior is of type int"),
+        ({"prior": torch.ones(1)}, TypeError, "prior is of type Tensor"),
+    ],
+)
+def test_options(options: dict, error: type[Exception], says: str):
+    with pytest.raises(error, match=says):
+        compress(ONE, **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        (3, TypeError, "int"),
+        ("text", TypeError, "str"),
+        ([1, 2], TypeError, "list"),
+        (None, TypeError, "NoneType"),
+        (torch.ones(4), TypeError, "torch.float32"),
+        (torch.zeros(2, 2, dtype=torch.uint8), ValueError, "2"),
+        (torch.tensor(1, dtype=torch.uint8), ValueError, "0"),
+        (memoryview(b"abcd").cast("i"), TypeError, "single bytes"),
+        (memoryview(b"abcd").cast("B", (2, 2)), ValueError, "2"),
+        (torch.ones(3, dtype=torch.uint8).to_sparse(), ValueError, "1-D uint8"),
+        (torch.zeros(3, dtype=torch.uint8, device="meta"), ValueError, "meta"),
+        (b"", CorruptFrameError, "too early"),
+    ],
+)
+def test_what_is_no_frame(data: object, error: type[Exception], says: str):
+    for function in (decompress, info):
+        with pytest.raises(error, match=says):
+            function(data)
+
+
+def test_errors_have_no_prefix_and_no_chain():
+    with pytest.raises(CorruptFrameError) as caught:
+        decompress(b"nothing")
+    assert not str(caught.value).startswith("CorruptFrameError")
+    assert caught.value.__suppress_context__
