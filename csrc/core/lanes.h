@@ -434,7 +434,7 @@ struct UnpackTails {
 // Where a lane's decoding stands.
 struct LaneState {
   RangeDecoder coder;
-  std::uint64_t word;
+  std::uint64_t word = 0;  // the element's symbols so far
 };
 
 // Points every lane's decoder at its bytes.
@@ -442,9 +442,10 @@ struct StartLanes {
   const std::uint8_t* frame;
   const std::int64_t* offsets;
   const std::int64_t* sizes;
-  LaneState* states;
+  LaneState* states;  // uninitialized
 
   LMGC_HD void operator()(std::int64_t lane) const {
+    states[lane] = LaneState{};
     states[lane].coder.start(frame + offsets[lane], sizes[lane]);
   }
 };

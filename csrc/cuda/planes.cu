@@ -21,6 +21,7 @@ std::int64_t chunks_of(std::int64_t elements) { return (elements + chunk - 1) / 
 // An element of `bytes` bytes as a plain integer, in the lower half alone up to 8 bytes.
 template <int bytes>
 struct Element {
+  static constexpr int sign = 8 * (bytes < 8 ? bytes : 8) - 1;
   std::uint64_t low = 0, high = 0;
 
   __device__ static Element load(const void* data, std::int64_t i) {
@@ -45,8 +46,8 @@ struct Element {
   }
   __device__ bool is_zero() const { return (low | high) == 0; }
   // Rotations of floats, which have at most 8 bytes; bits above the element become anything.
-  __device__ void rotate_left() { low = low << 1 | low >> (8 * bytes - 1); }
-  __device__ void rotate_right() { low = low >> 1 | low << (8 * bytes - 1); }
+  __device__ void rotate_left() { low = low << 1 | low >> sign; }
+  __device__ void rotate_right() { low = low >> 1 | low << sign; }
   __device__ std::uint8_t byte(int plane) const {
     return static_cast<std::uint8_t>(plane < 8 ? low >> (8 * plane) : high >> (8 * (plane - 8)));
   }

@@ -2,17 +2,15 @@
 
 #include <c10/core/DeviceGuard.h>
 
-#include <algorithm>
-#include <numeric>
-
 #include "ops/checksum.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
 #include "ops/for_each.h"
-#include "ops/lane_group.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
 #include "ops/planes.h"
+#include "ops/section.h"
+#include "ops/upload.h"
 
 namespace lmgc::ops {
 namespace {
@@ -28,10 +26,8 @@ Choice parse_method(const std::string& method) {
                     "': choose 'auto', 'raw', 'planes' or 'lmgc'");
 }
 
-std::int64_t size_of(const Section& section) {
-  return std::accumulate(
-      section.begin(), section.end(), std::int64_t{0},
-      [](std::int64_t sum, const at::Tensor& piece) { return sum + piece.numel(); });
+Section raw_section(const at::Tensor& bytes) {
+  return {bytes.numel(), [bytes](const at::Tensor& out) { out.copy_(bytes); }};
 }
 
 // Dense copies or views of the inputs, on one device.
@@ -64,19 +60,16 @@ struct Frame {
 at::Tensor assemble(Frame& frame, const at::Device& device) {
   std::int64_t payload = 0;
   for (std::size_t i = 0; i < frame.sections.size(); ++i) {
-    const std::int64_t size = size_of(frame.sections[i]);
-    frame.header.tensors[i].section_size = static_cast<std::uint64_t>(size);
-    payload += size;
+    frame.header.tensors[i].section_size = static_cast<std::uint64_t>(frame.sections[i].size);
+    payload += frame.sections[i].size;
   }
   const auto header_size = static_cast<std::int64_t>(write_header(frame.header).size());
   const at::Tensor out =
       at::empty({header_size + payload}, at::TensorOptions().device(device).dtype(at::kByte));
   std::int64_t at_byte = header_size;
   for (const Section& section : frame.sections) {
-    for (const at::Tensor& piece : section) {
-      out.narrow(0, at_byte, piece.numel()).copy_(piece);
-      at_byte += piece.numel();
-    }
+    section.write(out.narrow(0, at_byte, section.size));
+    at_byte += section.size;
   }
   frame.header.payload_checksum = checksum_of(out.narrow(0, header_size, payload));
   out.narrow(0, 0, header_size).copy_(upload(write_header(frame.header), at::kCPU));
@@ -96,7 +89,7 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
   if (tensors.empty()) return;
   std::vector<Section> sections = encode_lmgc(tensors, prior, options);
   for (std::size_t k = 0; k < which.size(); ++k) {
-    if (size_of(sections[k]) >= bytes[which[k]].numel()) continue;
+    if (sections[k].size >= bytes[which[k]].numel()) continue;
     frame.header.tensors[which[k]].method = Method::lmgc;
     frame.sections[which[k]] = std::move(sections[k]);
     frame.header.has_prior = true;
@@ -111,10 +104,10 @@ void use_planes(const std::vector<at::Tensor>& bytes, Frame& frame) {
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (bytes[i].numel() == 0) continue;
     TensorRecord& record = frame.header.tensors[i];
-    const at::Tensor section = encode_planes_section(bytes[i], float_format(record.dtype));
-    const bool smaller = section.numel() < bytes[i].numel();
+    Section section = encode_planes_section(bytes[i], float_format(record.dtype));
+    const bool smaller = section.size < bytes[i].numel();
     record.method = smaller ? Method::planes : Method::raw;
-    frame.sections[i] = {smaller ? section : bytes[i]};
+    frame.sections[i] = smaller ? std::move(section) : raw_section(bytes[i]);
   }
 }
 
@@ -169,7 +162,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     record.sizes = input.sizes().vec();
     record.data_checksum = static_cast<std::uint32_t>(checksum_of(bytes.back()));
     frame.header.tensors.push_back(record);
-    frame.sections.push_back({bytes.back()});
+    frame.sections.push_back(raw_section(bytes.back()));
   }
   if (choice == Choice::lmgc) use_prior(**prior, bytes, options, frame);
   if (choice == Choice::planes || choice == Choice::automatic) use_planes(bytes, frame);

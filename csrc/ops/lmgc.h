@@ -10,6 +10,7 @@
 
 #include "core/lanes.h"
 #include "ops/prior.h"
+#include "ops/section.h"
 
 namespace lmgc::ops {
 
@@ -28,9 +29,6 @@ struct LmgcTensor {
 
   std::int64_t elements() const { return bytes.numel() / format.bytes; }
 };
-
-// A section's bytes in pieces (1-D uint8), wherever they lie.
-using Section = std::vector<at::Tensor>;
 
 // How many lanes a bound prior's batch holds; what the frame records of it.
 std::int64_t bound_batch_lanes(const Prior& prior, std::int64_t memory_limit);

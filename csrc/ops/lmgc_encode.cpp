@@ -288,6 +288,19 @@ CodedLanes pack_tails(const std::vector<LaneTensor>& tensors, const std::vector<
   return tails;
 }
 
+// Bytes that lie in pieces.
+Section section_of(std::vector<at::Tensor> pieces) {
+  std::int64_t size = 0;
+  for (const at::Tensor& piece : pieces) size += piece.numel();
+  return {size, [pieces = std::move(pieces)](const at::Tensor& out) {
+            std::int64_t at_byte = 0;
+            for (const at::Tensor& piece : pieces) {
+              out.narrow(0, at_byte, piece.numel()).copy_(piece);
+              at_byte += piece.numel();
+            }
+          }};
+}
+
 }  // namespace
 
 std::int64_t bound_batch_lanes(const Prior& prior, std::int64_t memory_limit) {
@@ -347,9 +360,9 @@ std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const P
         coded_size += coded.sizes[lane];
         tails_size += tails.sizes[lane];
       }
-      result[group[member]] = {upload(write_section(section), at::kCPU),
-                               coded.bytes.narrow(0, coded_at, coded_size),
-                               tails.bytes.narrow(0, tails_at, tails_size)};
+      result[group[member]] = section_of({upload(write_section(section), at::kCPU),
+                                          coded.bytes.narrow(0, coded_at, coded_size),
+                                          tails.bytes.narrow(0, tails_at, tails_size)});
       coded_at += coded_size;
       tails_at += tails_size;
     }

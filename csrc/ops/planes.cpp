@@ -1,6 +1,91 @@
 #include "ops/planes.h"
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <vector>
+
+#include "core/planes.h"
+#include "ops/error.h"
+#include "ops/for_each.h"
+
+#ifdef LMGC_WITH_CUDA
+#include "cuda/planes.h"
+#endif
+
 namespace lmgc::ops {
-at::Tensor encode_planes_section(const at::Tensor& bytes, FloatFormat) { return bytes; }
-void decode_planes_section(const at::Tensor&, std::int64_t, std::int64_t, FloatFormat,
-                           const at::Tensor&, const std::string&) {}
+namespace {
+
+#ifdef LMGC_WITH_CUDA
+// Memory of torch's caching allocator that lives as long as this object.
+class DeviceMemory {
+ public:
+  explicit DeviceMemory(const at::Device& device)
+      : options_(at::TensorOptions().device(device).dtype(at::kByte)) {}
+  cuda::Allocate allocate() {
+    return [this](std::size_t bytes) {
+      held_.push_back(at::empty({static_cast<std::int64_t>(bytes)}, options_));
+      return held_.back().data_ptr();
+    };
+  }
+
+ private:
+  at::TensorOptions options_;
+  std::vector<at::Tensor> held_;
+};
+
+void* stream_of(const at::Tensor& tensor) {
+  return c10::cuda::getCurrentCUDAStream(tensor.device().index()).stream();
+}
+
+void check_cuda(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
+
+Section encode_on_device(const at::Tensor& bytes, FloatFormat format) {
+  struct Job {
+    explicit Job(const at::Device& device) : memory(device) {}
+    DeviceMemory memory;
+    cuda::PlanesEncoder encoder;
+  };
+  const auto job = std::make_shared<Job>(bytes.device());
+  check_cuda(job->encoder.prepare(bytes.data_ptr(), bytes.numel() / format.bytes, format,
+                                  job->memory.allocate(), stream_of(bytes)));
+  return {static_cast<std::int64_t>(job->encoder.size()), [job, bytes](const at::Tensor& out) {
+            check_cuda(job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(),
+                                          stream_of(bytes)));
+          }};
+}
+#endif
+
+}  // namespace
+
+Section encode_planes_section(const at::Tensor& bytes, FloatFormat format) {
+#ifdef LMGC_WITH_CUDA
+  if (bytes.is_cuda()) return encode_on_device(bytes, format);
+#endif
+  const auto encoder = std::make_shared<PlanesEncoder>(
+      bytes.data_ptr(), bytes.numel() / format.bytes, format, aten_parallel());
+  return {static_cast<std::int64_t>(encoder->size()), [encoder, bytes](const at::Tensor& out) {
+            encoder->write(out.data_ptr<std::uint8_t>(), aten_parallel());
+          }};
+}
+
+void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                           FloatFormat format, const at::Tensor& bytes, const std::string& where) {
+  const std::uint8_t* section = frame.data_ptr<std::uint8_t>() + offset;
+  const std::int64_t elements = bytes.numel() / format.bytes;
+  Status status = Status::ok;
+#ifdef LMGC_WITH_CUDA
+  if (bytes.is_cuda()) {
+    DeviceMemory memory(bytes.device());
+    check_cuda(cuda::decode_planes(section, static_cast<std::size_t>(size), elements, format,
+                                   bytes.data_ptr(), memory.allocate(), stream_of(bytes), status));
+    check_frame(status, where);
+    return;
+  }
+#endif
+  status = decode_planes(section, static_cast<std::size_t>(size), elements, format,
+                         bytes.data_ptr(), aten_parallel());
+  check_frame(status, where);
+}
+
 }  // namespace lmgc::ops

@@ -1,18 +1,19 @@
 // Method `planes` for tensors, where they lie.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>
 
 #include "core/float_format.h"
+#include "ops/section.h"
 
 namespace lmgc::ops {
 
-// The section of `bytes` (contiguous, non-empty, uint8) seen as elements of `format`: 1-D uint8 on
-// the same device.
-at::Tensor encode_planes_section(const at::Tensor& bytes, FloatFormat format);
+// The section of `bytes` (contiguous, non-empty uint8, aligned to its elements) seen as elements of
+// `format`. `bytes` must not change before the section is written.
+Section encode_planes_section(const at::Tensor& bytes, FloatFormat format);
 
 // Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises
 // CorruptFrameError.

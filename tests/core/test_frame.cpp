@@ -1,0 +1,176 @@
+// Frame headers: round trips and hostile bytes.
+#include "core/frame.h"
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "core/bytes.h"
+#include "core/checksum.h"
+
+using namespace lmgc;
+
+namespace {
+
+FrameHeader sample() {
+  FrameHeader header;
+  header.metadata = "{\"names\": [\"a\"]}";
+  header.has_prior = true;
+  header.prior.serialize = {Separator::comma_space, 4, ByteOrder::little};
+  header.prior.window_tokens = 300;
+  header.prior.fingerprint[0] = 0x0123456789abcdef;
+  header.prior.probe = 42;
+  header.prior.portable = false;
+  header.prior.batch_lanes = 64;
+  header.prior.environment = "torch, CPU";
+  TensorRecord record;
+  record.dtype = DType::float32;
+  record.method = Method::lmgc;
+  record.sizes = {3, 5, 7};
+  record.data_checksum = 0xdeadbeef;
+  record.section_size = 100;
+  header.tensors.push_back(record);
+  record = TensorRecord{};
+  record.dtype = DType::complex128;
+  record.section_size = 16;  // 0-d
+  header.tensors.push_back(record);
+  record = TensorRecord{};
+  record.dtype = DType::bool8;
+  record.sizes = {0, 1000000};
+  header.tensors.push_back(record);
+  header.payload_checksum = 99;
+  return header;
+}
+
+std::vector<std::uint8_t> frame_of(const FrameHeader& header, std::size_t payload) {
+  std::vector<std::uint8_t> bytes = write_header(header);
+  bytes.resize(bytes.size() + payload);
+  return bytes;
+}
+
+// The same bytes with a valid header checksum, so that the parser itself is tested.
+void seal(std::vector<std::uint8_t>& bytes, std::size_t header_size) {
+  const std::uint64_t sum = checksum(bytes.data(), header_size - 8);
+  std::memcpy(bytes.data() + header_size - 8, &sum, 8);
+}
+
+}  // namespace
+
+TEST_CASE("a header reads back as it was written") {
+  const FrameHeader header = sample();
+  const auto bytes = frame_of(header, 116);
+  FrameHeader read;
+  REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::ok);
+  REQUIRE(read.metadata == header.metadata);
+  REQUIRE(read.has_prior);
+  REQUIRE(read.prior.serialize.separator == Separator::comma_space);
+  REQUIRE(read.prior.serialize.bytes_per_group == 4);
+  REQUIRE(read.prior.serialize.byte_order == ByteOrder::little);
+  REQUIRE(read.prior.window_tokens == 300);
+  REQUIRE(read.prior.fingerprint[0] == 0x0123456789abcdef);
+  REQUIRE(read.prior.probe == 42);
+  REQUIRE_FALSE(read.prior.portable);
+  REQUIRE(read.prior.batch_lanes == 64);
+  REQUIRE(read.prior.environment == "torch, CPU");
+  REQUIRE(read.payload_checksum == 99);
+  REQUIRE(read.tensors.size() == 3);
+  REQUIRE(read.tensors[0].sizes == std::vector<std::int64_t>{3, 5, 7});
+  REQUIRE(read.tensors[0].elements == 105);
+  REQUIRE(read.tensors[0].bytes == 420);
+  REQUIRE(read.tensors[0].data_checksum == 0xdeadbeef);
+  REQUIRE(read.tensors[1].elements == 1);
+  REQUIRE(read.tensors[1].section_offset == read.header_size + 100);
+  REQUIRE(read.tensors[2].elements == 0);
+}
+
+TEST_CASE("every truncation and every flipped bit of a header is noticed") {
+  const auto good = frame_of(sample(), 116);
+  const std::size_t header_size = good.size() - 116;
+  FrameHeader read;
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    REQUIRE(parse_header(good.data(), size, size, read) != Status::ok);
+  }
+  for (std::size_t i = 0; i < header_size; ++i) {
+    for (int bit = 0; bit < 8; ++bit) {
+      auto bad = good;
+      bad[i] = static_cast<std::uint8_t>(bad[i] ^ (1 << bit));
+      REQUIRE(parse_header(bad.data(), bad.size(), bad.size(), read) != Status::ok);
+    }
+  }
+}
+
+TEST_CASE("headers with a good checksum and bad fields are rejected or harmless") {
+  const auto good = frame_of(sample(), 116);
+  const std::size_t header_size = good.size() - 116;
+  FrameHeader read;
+  for (std::size_t i = 4; i + 8 < header_size; ++i) {
+    for (int value = 0; value < 256; ++value) {
+      auto bad = good;
+      bad[i] = static_cast<std::uint8_t>(value);
+      seal(bad, header_size);
+      if (parse_header(bad.data(), bad.size(), bad.size(), read) != Status::ok) continue;
+      std::uint64_t total = read.header_size;
+      for (const auto& record : read.tensors) {
+        REQUIRE(record.section_offset == total);
+        REQUIRE(record.section_size <= record.bytes);
+        total += record.section_size;
+      }
+      REQUIRE(total == bad.size());
+    }
+  }
+}
+
+TEST_CASE("sizes that overflow are rejected") {
+  for (const std::vector<std::int64_t>& sizes : {std::vector<std::int64_t>{INT64_MAX, 2},
+                                                 {INT64_MAX / 2},
+                                                 {std::int64_t{1} << 32, std::int64_t{1} << 32},
+                                                 {0, INT64_MAX, 3}}) {
+    FrameHeader header;
+    TensorRecord record;
+    record.sizes = sizes;
+    header.tensors.push_back(record);
+    const auto bytes = frame_of(header, 0);
+    FrameHeader read;
+    REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::bad_header);
+  }
+}
+
+TEST_CASE("a header can be fetched piecewise") {
+  const auto bytes = frame_of(sample(), 116);
+  FrameHeader read;
+  REQUIRE(parse_header(bytes.data(), 12, bytes.size(), read) == Status::truncated);
+  REQUIRE(read.header_size == bytes.size() - 116);
+  REQUIRE(parse_header(bytes.data(), read.header_size, bytes.size(), read) == Status::ok);
+}
+
+TEST_CASE("checksums of pieces add up, and every changed byte changes them") {
+  std::vector<std::uint8_t> data(1000);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::uint8_t>(i * 37);
+  for (const std::size_t cut : {8u, 16u, 512u, 992u}) {
+    REQUIRE(checksum_sum(data.data(), cut) +
+                checksum_sum(data.data() + cut, data.size() - cut, cut / 8) ==
+            checksum_sum(data.data(), data.size()));
+  }
+  const std::uint64_t before = checksum(data.data(), data.size());
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    data[i] ^= 1;
+    REQUIRE(checksum(data.data(), data.size()) != before);
+    data[i] ^= 1;
+  }
+  REQUIRE(checksum(data.data(), 999) != checksum(data.data(), 1000));
+}
+
+TEST_CASE("varints read what was written and nothing longer") {
+  ByteWriter out;
+  const std::vector<std::uint64_t> values = {0, 1, 127, 128, 300, 1u << 31, UINT64_MAX};
+  for (const auto value : values) out.varint(value);
+  ByteReader in(out.view().data(), out.size());
+  for (const auto value : values) REQUIRE(in.varint() == value);
+  REQUIRE(in.ok());
+  REQUIRE(in.left() == 0);
+  const std::vector<std::uint8_t> endless(11, 0xFF);
+  ByteReader bad(endless.data(), endless.size());
+  bad.varint();
+  REQUIRE_FALSE(bad.ok());
+}
