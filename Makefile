@@ -79,5 +79,5 @@ $(TOOLS): pyproject.toml
 
 $(EDITABLE): $(TOOLS) pyproject.toml setup.py
 	@CMAKE_ARGS="-DBUILD_TESTING=ON $(CMAKE_ARGS)" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
-	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev]"
+	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev,bench]"
 	@touch $@

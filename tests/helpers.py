@@ -197,6 +197,14 @@ class _WrongLogits(TablePrior):
         return self.table[before % 2][..., 1:]
 
 
+class _KeepsItsInputs(TablePrior):
+    """Its state is the very tensor that step() was given."""
+
+    @torch.jit.export
+    def step(self, tokens: Tensor, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.look_up(tokens, state, features), tokens
+
+
 def write_broken_priors(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that are no priors: name to path and a word of the message that tells why."""
     broken: dict[str, tuple[Path, str]] = {}
@@ -227,6 +235,11 @@ def _without_bos() -> list[str]:
 
 def write_wrong_logits(path: Path) -> Path:
     save_scripted(_WrongLogits(HEX_VOCAB, [], 32, True), path)
+    return path
+
+
+def write_prior_that_keeps_its_inputs(path: Path) -> Path:
+    save_scripted(_KeepsItsInputs(HEX_VOCAB, [], 32, True), path)
     return path
 
 

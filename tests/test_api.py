@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
+import helpers
 import pytest
 import torch
 from helpers import (
@@ -78,14 +80,11 @@ def tensors(draw: st.DrawFn, dtypes: list[torch.dtype] = DTYPES) -> torch.Tensor
     if kind == "zeros":
         return from_bytes(bytes(size), dtype, shape)
     if kind == "few":
-        values = draw(
-            st.lists(
-                st.binary(min_size=dtype.itemsize, max_size=dtype.itemsize), min_size=1, max_size=3
-            )
-        )
-        count = size // dtype.itemsize
+        value = st.binary(min_size=dtype.itemsize, max_size=dtype.itemsize)
+        values = [*draw(st.lists(value, min_size=1, max_size=2)), bytes(dtype.itemsize)]
         picks = draw(st.randoms(use_true_random=False))
-        return from_bytes(b"".join(picks.choice(values) for _ in range(count)), dtype, shape)
+        count = size // dtype.itemsize
+        return from_bytes(b"".join(picks.choices(values, k=count)), dtype, shape)
     random = draw(st.randoms(use_true_random=False))
     return from_bytes(random.randbytes(size), dtype, shape)
 
@@ -138,6 +137,15 @@ def test_round_trip_with_a_bound_prior(
     bound_prior: Prior, tensor: torch.Tensor, lane_elements: int | None
 ):
     check(tensor, method="lmgc", prior=bound_prior, lane_elements=lane_elements)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_value_among_zeros(method: str, dtype: torch.dtype, prior: Prior):
+    for count in (1, 3, 100):
+        values = torch.zeros(count, dtype=torch.uint8).repeat_interleave(dtype.itemsize)
+        values[0] = 1
+        check(from_bytes(to_bytes(values), dtype, (count,)), method=method, prior=prior)
 
 
 # ---- special values and layouts ------------------------------------------------------------------
@@ -507,6 +515,12 @@ def test_priors_go_to_other_processes(prior: Prior, tmp_path: Path):
     assert result.stdout.split()[0] == prior.fingerprint
 
 
+def test_a_prior_may_keep_its_inputs(tmp_path: Path):
+    """The tokens that step() is given are a fresh tensor, or a state could not hold on to them."""
+    path = helpers.write_prior_that_keeps_its_inputs(tmp_path / "keeps.pt")
+    check(gradient(100), method="lmgc", prior=Prior.load(path))
+
+
 def test_prior_that_is_not_there(tmp_path: Path):
     for path in (tmp_path / "none.pt", str(tmp_path / "none.pt"), "none.pt"):
         with pytest.raises(FileNotFoundError, match="bundled priors are: "):
@@ -560,6 +574,18 @@ def test_exports():
     assert issubclass(PriorMismatchError, LmgcError)
     assert issubclass(LmgcError, RuntimeError)
     assert lmgc_torch.CorruptFrameError is CorruptFrameError
+
+
+@needs_default
+def test_the_guide_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("numpy")
+    monkeypatch.chdir(tmp_path)
+    guide = Path(__file__).resolve().parent.parent / "docs" / "api.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", guide.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 5
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
 
 
 def test_import_registers_the_operators():

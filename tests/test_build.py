@@ -141,7 +141,7 @@ def test_first_use_without_native_libraries_is_an_import_error(bare_copy: Path):
     program = (
         "import lmgc_torch\n"
         "from lmgc_torch import _library\n"
-        "for first_use in (_library.ops, _library.native):\n"
+        "for first_use in (lambda: lmgc_torch.compress([]), _library.native):\n"
         "    try:\n"
         "        first_use()\n"
         "    except ImportError as error:\n"
@@ -154,6 +154,17 @@ def test_first_use_without_native_libraries_is_an_import_error(bare_copy: Path):
     assert "operator library of lmgc_torch is missing" in result.stdout
     assert "module lmgc_torch._C cannot be imported" in result.stdout
     assert result.stdout.count("pip install --no-build-isolation -e .") == 2
+
+
+def test_a_library_without_the_operators_is_refused(bare_copy: Path):
+    shutil.copy(_library.native().__file__, bare_copy / "lmgc_torch" / "liblmgc_ops.so")
+    program = "import lmgc_torch\ntry: lmgc_torch.info(b'')\nexcept ImportError as e: print(e)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=bare_copy, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert "is not of the same version as the Python files beside it" in result.stdout
+    assert "make build" in result.stdout
 
 
 def test_another_torch_release_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,7 +222,22 @@ def test_metadata_that_are_no_text():
             function(frame)
 
 
-def test_frames_are_found_corrupt_from_an_unaligned_place(frames: dict[str, bytes], prior: Prior):
+def test_a_short_lane_cannot_hold_many_symbols(prior: Prior):
+    """Or 90 bytes would keep a decoder busy for days: every symbol costs a part of a bit."""
+    real = to_bytes(compress([gradient(2000)], method="lmgc", prior=prior))
+    header = real[: info(real).header_bytes]
+    fixed, empty_metadata, least_record = 10, 1, 1
+    record = Record((2000,), method=2).header()[:5]
+    block = header[fixed + empty_metadata : header.index(record) - least_record]
+    section = bytes(3) + varint(2**30) + varint(1) + b"\x55"  # every symbol modelled, one lane
+    frame = frame_by_hand([Record((2**14,), section, method=2)], prior=block)
+    start = time.perf_counter()
+    with pytest.raises(CorruptFrameError):
+        decompress(frame, prior=prior)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_frames_decode_from_an_unaligned_place(frames: dict[str, bytes], prior: Prior):
     for method, frame in frames.items():
         moved = to_tensor(b"\0" + frame)[1:]
         assert all_identical(decompress(moved, prior=prior), small_tensors(method))

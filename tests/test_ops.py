@@ -175,10 +175,7 @@ def test_compile_compress_with_a_prior(fullgraph: bool, prior: Prior):
 
     x = gradient(20, 20)
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-        if fullgraph:
-            frame = compiled(in_one_graph, fullgraph=True)(x)
-        else:
-            frame = compiled(function)(x)
+        frame = compiled(in_one_graph if fullgraph else function, fullgraph=fullgraph)(x)
     assert torch.equal(frame, function(x))
 
 

@@ -211,7 +211,10 @@ def test_digits_follow_the_scale(prior: Any):
 # ---- the context features, against the words of docs/prior.md ------------------------------------
 
 
-def expected_features(words: np.ndarray, shape: tuple[int, ...], lane: int) -> dict[str, np.ndarray]:
+Columns = dict[str, np.ndarray]
+
+
+def expected_features(words: np.ndarray, shape: tuple[int, ...], lane: int) -> Columns:
     """The features of float32 `words`, element by element, as docs/prior.md defines them."""
     count = words.size
     rest = count // shape[0]

@@ -1,6 +1,7 @@
 #include "core/lanes.h"
 
 #include "core/bytes.h"
+#include "core/cdf.h"
 
 namespace lmgc {
 namespace {

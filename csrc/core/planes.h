@@ -12,6 +12,7 @@
 #include "core/float_format.h"
 #include "core/parallel.h"
 #include "core/plane_bytes.h"
+#include "core/spread.h"
 #include "core/status.h"
 
 namespace lmgc {
@@ -29,7 +30,7 @@ LMGC_HD constexpr std::int64_t sample_size(std::int64_t elements) {
 }
 LMGC_HD constexpr std::int64_t sample_element(std::int64_t i, std::int64_t elements) {
   if (elements <= sample_run * most_sample_runs) return i;
-  return (i / sample_run) * (elements / sample_run) / most_sample_runs * sample_run +
+  return spread_place(i / sample_run, most_sample_runs, elements / sample_run) * sample_run +
          i % sample_run;
 }
 

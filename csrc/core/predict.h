@@ -104,6 +104,27 @@ LMGC_HD inline std::int32_t linear_magnitude(std::int32_t relative) {
   return value > 127 ? 127 : value;
 }
 
+// A neighbour as features tell of it.
+struct NeighbourView {
+  std::int32_t level = 0;  // above the reference, within [-63, 63]; -64: zero; 0: there is none
+  std::int32_t value = 0;  // signed linear magnitude; 0: zero or none
+};
+
+// The neighbour of element `index` that lies `back` elements before it, if it is in the same lane.
+LMGC_HD inline NeighbourView view_neighbour(const TensorContext& tensor, std::int64_t index,
+                                            std::int64_t back, std::int64_t lane_first,
+                                            std::int32_t reference) {
+  if (!tensor.format.is_float() || back <= 0 || back > index - lane_first) return {};
+  const std::uint64_t word =
+      load_word(tensor.words, tensor.format.bytes, index - back) & tensor.known;
+  const std::uint64_t sign = std::uint64_t{1} << (tensor.format.bits() - 1);
+  if ((word & (sign - 1)) == 0) return {-64, 0};
+  const std::int32_t relative = level_of(word, tensor.format) - reference;
+  const std::int32_t level = relative < -63 ? -63 : relative > 63 ? 63 : relative;
+  const std::int32_t magnitude = linear_magnitude(level);
+  return {level, (word & sign) != 0 ? -magnitude : magnitude};
+}
+
 // Writes the `count` features of element `index` to `out`; `digit` is left as it is. `lane_first`
 // is the first element of its lane: neighbours before it do not exist. `index` is within the
 // tensor.
@@ -111,6 +132,8 @@ LMGC_HD inline void compute_features(const TensorContext& tensor, const Feature*
                                      int count, std::int64_t index, std::int64_t lane_first,
                                      float* out) {
   const std::int32_t reference = tensor.reference(index);
+  NeighbourView views[neighbours];
+  std::uint32_t viewed = 0;  // priors ask for both the level and the value of a neighbour
   for (int i = 0; i < count; ++i) {
     const Feature feature = features[i];
     switch (feature.kind) {
@@ -132,25 +155,16 @@ LMGC_HD inline void compute_features(const TensorContext& tensor, const Feature*
         out[i] = tensor.flat ? 1.0f : 0.0f;
         break;
       case Feature::neighbour_level:
-      case Feature::neighbour_value: {
-        const std::int64_t back = tensor.offsets.back[feature.neighbour];
-        std::int32_t value = 0;
-        if (tensor.format.is_float() && back > 0 && back <= index - lane_first) {
-          const std::uint64_t word =
-              load_word(tensor.words, tensor.format.bytes, index - back) & tensor.known;
-          const bool negative = (word >> (tensor.format.bits() - 1)) != 0;
-          const bool zero = (word & ((std::uint64_t{1} << (tensor.format.bits() - 1)) - 1)) == 0;
-          std::int32_t relative = level_of(word, tensor.format) - reference;
-          relative = zero ? -64 : relative < -63 ? -63 : relative > 63 ? 63 : relative;
-          if (feature.kind == Feature::neighbour_level) {
-            value = relative;
-          } else if (!zero) {
-            value = negative ? -linear_magnitude(relative) : linear_magnitude(relative);
-          }
+      case Feature::neighbour_value:
+        if ((viewed >> feature.neighbour & 1u) == 0) {
+          viewed |= 1u << feature.neighbour;
+          views[feature.neighbour] = view_neighbour(
+              tensor, index, tensor.offsets.back[feature.neighbour], lane_first, reference);
         }
-        out[i] = static_cast<float>(value);
+        out[i] = static_cast<float>(feature.kind == Feature::neighbour_level
+                                        ? views[feature.neighbour].level
+                                        : views[feature.neighbour].value);
         break;
-      }
     }
   }
 }

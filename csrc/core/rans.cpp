@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 namespace lmgc::rans {
 namespace {
@@ -188,12 +189,18 @@ void fill_encode_entries(const Table& table, EncodeEntry* entries) {
 }
 
 void fill_decode_entries(const Table& table, DecodeEntry* entries) {
-  std::uint32_t slot = 0;
   for (std::uint32_t symbol = 0; symbol < 256; ++symbol) {
     const std::uint32_t frequency = table.frequency[symbol];
-    for (std::uint32_t offset = 0; offset < frequency; ++offset) {
-      entries[slot++] = decode_entry(symbol, frequency, offset);
+    if (frequency == 0) continue;
+    DecodeEntry entry = decode_entry(symbol, frequency, 0);
+    constexpr DecodeEntry one = decode_entry(0, 1, 1);
+    std::uint32_t offset = 0;
+    for (; offset + 4 <= frequency; offset += 4, entry += 4 * one) {
+      const DecodeEntry four[4] = {entry, entry + one, entry + 2 * one, entry + 3 * one};
+      std::memcpy(entries + offset, four, sizeof four);
     }
+    for (; offset < frequency; ++offset, entry += one) entries[offset] = entry;
+    entries += frequency;
   }
 }
 

@@ -11,8 +11,8 @@
 namespace lmgc {
 namespace {
 
-constexpr int rounds = 3;                 // more of them move less than 0.05 % of the size
-constexpr int table_numbers[] = {4, 16};  // tried beside 1
+constexpr int rounds = 3;  // more of them move less than 0.05 % of the size
+constexpr int table_numbers[] = {1, 4, 16};
 constexpr std::uint32_t most_cost = 255;
 
 struct SymbolCount {
@@ -30,12 +30,10 @@ class SegmentCounter {
       greatest = std::max(greatest, data[i]);
     }
     int i = 0;
-    for (; i + 4 <= symbols;
-         i += 4) {  // four counters: equal neighbours do not wait for each other
-      ++counts_[0][data[i]];
-      ++counts_[1][data[i + 1]];
-      ++counts_[2][data[i + 2]];
-      ++counts_[3][data[i + 3]];
+    for (; i + 8 <= symbols; i += 8) {  // equal neighbours do not wait for each other's counter
+      std::uint64_t next;
+      std::memcpy(&next, data + i, 8);
+      for (int j = 0; j < 8; ++j) ++counts_[j % 4][next >> (8 * j) & 0xFF];
     }
     for (; i < symbols; ++i) ++counts_[0][data[i]];
     int distinct = 0;
@@ -55,23 +53,27 @@ class SegmentCounter {
   std::uint8_t counts_[4][256] = {};  // each sees at most a quarter of 256 symbols
 };
 
-int cheapest_table(const SymbolCount* pairs, int distinct, const TableCosts& costs) {
-  std::array<std::uint16_t, most_tables> sums{};
-  if (costs.tables <= 4) {  // the first four alone: half the work, and what a compiler vectorises
-    for (int i = 0; i < distinct; ++i) {
-      const auto& cost = costs.cost[pairs[i].symbol];
-      for (int t = 0; t < 4; ++t)
-        sums[t] = static_cast<std::uint16_t>(sums[t] + pairs[i].count * cost[t]);
-    }
-  } else {
-    for (int i = 0; i < distinct; ++i) {
-      const auto& cost = costs.cost[pairs[i].symbol];
-      for (int t = 0; t < most_tables; ++t) {
-        sums[t] = static_cast<std::uint16_t>(sums[t] + pairs[i].count * cost[t]);
-      }
-    }
+// Sums of all tables at once, as vectors of eight: left to itself a compiler vectorises another
+// loop.
+template <int vectors>
+int cheapest_of(const SymbolCount* pairs, int distinct, const TableCosts& costs) {
+  using Eight [[gnu::vector_size(16), gnu::may_alias]] = std::uint16_t;
+  Eight low{}, high{};
+  for (int i = 0; i < distinct; ++i) {
+    const auto* const own = reinterpret_cast<const Eight*>(costs.cost[pairs[i].symbol].data());
+    low += own[0] * pairs[i].count;
+    if (vectors > 1) high += own[1] * pairs[i].count;
   }
-  return cheapest(sums.data(), costs.tables);
+  std::uint16_t sums[most_tables];
+  std::memcpy(sums, &low, sizeof low);
+  std::memcpy(sums + 8, &high, sizeof high);
+  return cheapest(sums, costs.tables);
+}
+
+int cheapest_table(const SymbolCount* pairs, int distinct, const TableCosts& costs) {
+  if (costs.tables == 1) return 0;
+  return costs.tables <= 8 ? cheapest_of<1>(pairs, distinct, costs)
+                           : cheapest_of<2>(pairs, distinct, costs);
 }
 
 using ClusterCounts = std::array<std::array<std::uint32_t, 256>, most_tables>;
@@ -114,62 +116,103 @@ std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, std::uint6
   return (sample_cost >> log2_fraction_bits) * symbols / sampled + table_bits + names;
 }
 
-}  // namespace
+void count_bytes(const std::uint8_t* data, std::int64_t count, std::uint32_t* counts) {
+  std::uint32_t own[4][256] = {};
+  std::int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int j = 0; j < 4; ++j) ++own[j][data[i + j]];
+  }
+  for (; i < count; ++i) ++own[0][data[i]];
+  for (int symbol = 0; symbol < 256; ++symbol) {
+    counts[symbol] += own[0][symbol] + own[1][symbol] + own[2][symbol] + own[3][symbol];
+  }
+}
 
-TableCosts choose_tables(const std::uint8_t* sample, std::int64_t segments, int segment_bits,
-                         std::int64_t symbols) {
-  const int length = 1 << segment_bits;
-  std::vector<SymbolCount> pairs(static_cast<std::size_t>(segments) * length + 1);
-  std::vector<std::uint32_t> first(static_cast<std::size_t>(segments) + 1);
-  std::vector<std::uint32_t> sums(static_cast<std::size_t>(segments));
-  SegmentCounter counter;
-  ClusterCounts all{};
-  for (std::int64_t s = 0; s < segments; ++s) {
-    SymbolCount* own = pairs.data() + first[s];
-    const int distinct = counter.count(sample + s * length, length, own);
-    first[s + 1] = first[s] + static_cast<std::uint32_t>(distinct);
-    for (int i = 0; i < distinct; ++i) {
-      sums[s] += std::uint32_t{own[i].symbol} * own[i].count;
-      all[0][own[i].symbol] += own[i].count;
+// The sampled segments, each as its distinct symbols with their counts.
+class SegmentSample {
+ public:
+  SegmentSample(const std::uint8_t* data, std::int64_t segments, int segment_bits)
+      : first_(static_cast<std::size_t>(segments) + 1), sums_(static_cast<std::size_t>(segments)) {
+    const int length = 1 << segment_bits;
+    pairs_.resize(static_cast<std::size_t>(segments) * length + 1);
+    SegmentCounter counter;
+    for (std::int64_t s = 0; s < segments; ++s) {
+      SymbolCount* const own = pairs_.data() + first_[s];
+      const int distinct = counter.count(data + s * length, length, own);
+      first_[s + 1] = first_[s] + static_cast<std::uint32_t>(distinct);
+      for (int i = 0; i < distinct; ++i) sums_[s] += std::uint32_t{own[i].symbol} * own[i].count;
     }
   }
 
+  // Every `step`-th segment, by the sum of its symbols.
+  std::vector<std::uint32_t> ordered(std::uint32_t step) const {
+    std::vector<std::uint32_t> order;
+    for (std::uint32_t s = 0; s < sums_.size(); s += step) order.push_back(s);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::uint32_t a, std::uint32_t b) { return sums_[a] < sums_[b]; });
+    return order;
+  }
+
+  void add_to(ClusterCounts& counts, int table, std::uint32_t s) const {
+    for (std::uint32_t i = first_[s]; i < first_[s + 1]; ++i) {
+      counts[table][pairs_[i].symbol] += pairs_[i].count;
+    }
+  }
+
+  int cheapest(std::uint32_t s, const TableCosts& costs) const {
+    return cheapest_table(pairs_.data() + first_[s], static_cast<int>(first_[s + 1] - first_[s]),
+                          costs);
+  }
+
+ private:
+  std::vector<SymbolCount> pairs_;
+  std::vector<std::uint32_t> first_;  // of each segment's pairs
+  std::vector<std::uint32_t> sums_;
+};
+
+// Clusters the segments of `order`, which begins as the clusters' ranges, into `tables` clusters.
+ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32_t>& order,
+                      int tables) {
+  ClusterCounts counts{};
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    sample.add_to(counts, static_cast<int>(i * static_cast<std::size_t>(tables) / order.size()),
+                  order[i]);
+  }
+  TableCosts costs;
+  for (int round = 0; round < rounds && tables > 1; ++round) {
+    set_costs(counts, tables, costs);
+    counts = {};
+    for (const std::uint32_t s : order) sample.add_to(counts, sample.cheapest(s, costs), s);
+  }
+  return counts;
+}
+
+}  // namespace
+
+TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int segment_bits,
+                         std::int64_t symbols) {
+  const SegmentSample sample(data, segments, segment_bits);
   TableCosts best;
-  set_costs(all, 1, best);
-  if (segments < 8) return best;
-  const auto sampled = static_cast<std::uint64_t>(segments) * length;
-  const auto whole = static_cast<std::uint64_t>(symbols);
-  best.estimated_bits = estimated_bits(all, 1, sampled, whole, segment_bits);
-
-  std::vector<std::uint32_t> order(static_cast<std::size_t>(segments));
-  std::iota(order.begin(), order.end(), 0u);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::uint32_t a, std::uint32_t b) { return sums[a] < sums[b]; });
-
+  std::vector<std::uint32_t> order = sample.ordered(1);
+  bool dense = false;  // little to gain, and many symbols in each segment: a rough answer will do
   for (const int tables : table_numbers) {
-    if (segments < 2 * tables) break;
-    ClusterCounts counts{};
-    const auto add = [&](std::int64_t s, int table) {
-      for (std::uint32_t i = first[s]; i < first[s + 1]; ++i) {
-        counts[table][pairs[i].symbol] += pairs[i].count;
-      }
-    };
-    for (std::int64_t i = 0; i < segments; ++i) {
-      add(order[i], static_cast<int>(i * tables / segments));
+    if (tables > 1 &&
+        (order.size() < 2 * static_cast<std::size_t>(tables) || (dense && tables > 4)))
+      break;
+    const ClusterCounts counts = cluster(sample, order, tables);
+    if (order.size() < 8) {
+      set_costs(counts, tables, best);
+      break;
     }
-    TableCosts costs;
-    for (int round = 0; round < rounds; ++round) {
-      set_costs(counts, tables, costs);
-      counts = {};
-      for (std::int64_t s = 0; s < segments; ++s) {
-        const int distinct = static_cast<int>(first[s + 1] - first[s]);
-        add(s, cheapest_table(pairs.data() + first[s], distinct, costs));
-      }
-    }
-    const std::uint64_t bits = estimated_bits(counts, tables, sampled, whole, segment_bits);
-    if (bits < best.estimated_bits) {
+    const std::uint64_t bits = estimated_bits(counts, tables, order.size() << segment_bits,
+                                              static_cast<std::uint64_t>(symbols), segment_bits);
+    if (tables == 1 || bits < best.estimated_bits) {
       set_costs(counts, tables, best);
       best.estimated_bits = bits;
+    }
+    if (tables == 1 && bits > 7 * static_cast<std::uint64_t>(symbols)) {
+      dense = true;
+      order = sample.ordered(4);
     }
   }
   return best;
@@ -188,7 +231,13 @@ void name_tables(const std::uint8_t* data, std::int64_t symbols, int segment_bit
     SegmentCounter counter;
     SymbolCount pairs[257];
     ClusterCounts own{};
-    for (std::int64_t at = task * symbols_per_task; at < end; at += length) {
+    if (costs.tables == 1) {
+      const std::int64_t first = task * symbols_per_task;
+      std::memset(names + (first >> segment_bits), 0,
+                  static_cast<std::size_t>((end - first + length - 1) >> segment_bits));
+      count_bytes(data + first, end - first, own[0].data());
+    }
+    for (std::int64_t at = task * symbols_per_task; at < end && costs.tables > 1; at += length) {
       const int distinct = counter.count(
           data + at, static_cast<int>(std::min<std::int64_t>(length, end - at)), pairs);
       const int table = cheapest_table(pairs, distinct, costs);

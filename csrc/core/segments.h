@@ -11,6 +11,7 @@
 #include "core/host_device.h"
 #include "core/parallel.h"
 #include "core/rans.h"
+#include "core/spread.h"
 
 namespace lmgc {
 
@@ -25,10 +26,10 @@ LMGC_HD constexpr int name_bits(int tables) {
 }
 
 // cost[symbol][table] in 16ths of a bit, at most 255: a segment of 256 symbols sums up to 16 bits.
-struct TableCosts {
+struct alignas(32) TableCosts {
+  std::array<std::array<std::uint16_t, most_tables>, 256> cost{};
   int tables = 1;
   std::uint64_t estimated_bits = 0;  // of the whole stream; 0 where the sample is too small to tell
-  std::array<std::array<std::uint16_t, most_tables>, 256> cost{};
 };
 
 // The index of the smallest of `sums`, the first of equals.
@@ -41,13 +42,14 @@ LMGC_HD inline int cheapest(const std::uint16_t* sums, int tables) {
 }
 
 // Of `segments` whole segments, those that stand for the stream: index i of `sampled_segments` is
-// segment sampled_segment(i, ...).
-inline constexpr std::int64_t most_sampled_segments = 512;
+// segment sampled_segment(i, ...). A quarter of them, but 256 if there are as many, and at most
+// 1024.
 LMGC_HD constexpr std::int64_t sampled_segments(std::int64_t segments) {
-  return segments < most_sampled_segments ? segments : most_sampled_segments;
+  if (segments <= 256) return segments;
+  return segments < 1024 ? 256 : segments < 4096 ? segments / 4 : 1024;
 }
 LMGC_HD constexpr std::int64_t sampled_segment(std::int64_t i, std::int64_t segments) {
-  return i * segments / sampled_segments(segments);
+  return spread_place(i, sampled_segments(segments), segments);
 }
 
 // From the sampled segments, back to back in `sample`, the tables that a stream of `symbols`

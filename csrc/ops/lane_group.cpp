@@ -28,7 +28,8 @@ std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& sizes) {
 }
 
 GroupPattern::GroupPattern(const Prior& prior, const SymbolPlan& plan, int element_bytes,
-                           const SerializeOptions& options) {
+                           const SerializeOptions& options)
+    : plan_(plan) {
   const TokenPattern whole = token_pattern(element_bytes, options);
   bool separators = false;
   for (const PatternToken& token : whole.tokens) {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/lanes.h"
+#include "core/lane_coding.h"
 #include "ops/lmgc.h"
 #include "ops/prior.h"
 #include "ops/scales.h"
@@ -26,6 +26,7 @@ class GroupPattern {
 
   const BatchPattern& view() const { return view_; }  // device pointers
   const std::vector<PatternToken>& tokens() const { return tokens_; }
+  int digit_of(const PatternToken& token) const { return plan_.digit_of(token.symbol); }
   std::int64_t separator_id() const { return vocab_ids_.back(); }
   // Elements of one window of the prior's context: whole periods, at least one.
   std::int32_t window_elements() const { return window_elements_; }
@@ -34,6 +35,7 @@ class GroupPattern {
   }
 
  private:
+  SymbolPlan plan_;  // of any tensor of the group: they differ in what is not modelled only
   std::vector<PatternToken> tokens_;
   std::vector<std::int32_t> vocab_ids_;
   BatchPattern view_{};

@@ -47,10 +47,11 @@ SymbolPlan choose_plan(const LmgcTensor& tensor, const LmgcOptions& options) {
 }
 
 // Longer lanes see more of their tensor and cost fewer bytes; more lanes keep the model busy.
-// docs/prior.md has the numbers.
+// benchmarks/README.md has the numbers.
 std::int64_t choose_lane_elements(std::int64_t elements, const LmgcOptions& options) {
   if (options.lane_elements > 0) return options.lane_elements;
-  return elements >= (1 << 20) ? 4096 : 2048;
+  if (elements < (1 << 23)) return 1024;
+  return elements < (1 << 25) ? 2048 : 4096;
 }
 
 // ---- infer and code

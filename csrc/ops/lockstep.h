@@ -41,7 +41,8 @@ void run_lockstep(const Prior& prior, const GroupPattern& pattern, const LaneTen
     std::int32_t coded = 0;
     for (const PatternToken& token : pattern.tokens()) {
       if (token.element != element % view.elements) continue;
-      if (view.digit_feature >= 0) features.select(1, view.digit_feature).fill_(token.symbol);
+      if (view.digit_feature >= 0)
+        features.select(1, view.digit_feature).fill_(pattern.digit_of(token));
       const at::Tensor logits = prior.step(tokens, features, state);
       if (token.symbol < 0) {
         tokens.fill_(pattern.separator_id());

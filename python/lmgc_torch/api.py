@@ -114,7 +114,7 @@ def compress_with(
     **options: Any,
 ) -> torch.Tensor:
     """`compress`, with `extra` keys for the frame's metadata; their values are what JSON has."""
-    values, structure = _flatten(tensors)
+    values, structure = flatten(tensors)
     metadata = ""
     if extra or structure != _A_LIST:
         keys = {"lmgc": METADATA_VERSION, **structure, **extra}
@@ -330,7 +330,7 @@ class FrameInfo:
 _A_LIST = {"list": True}
 
 
-def _flatten(tensors: object) -> tuple[list[torch.Tensor], dict[str, Any]]:
+def flatten(tensors: object) -> tuple[list[torch.Tensor], dict[str, Any]]:
     """Returns the tensors of what `compress` takes, and the metadata's keys that tell its form."""
     if isinstance(tensors, torch.Tensor):
         return [_checked(tensors, "the tensor")], {}

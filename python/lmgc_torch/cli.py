@@ -17,7 +17,6 @@ import dataclasses
 import io
 import json
 import os
-import pickle
 import signal
 import struct
 import sys
@@ -503,7 +502,7 @@ def _load(source: Path | None) -> tuple[Tensors, Origin]:
         return _load_safetensors(bytes(data), header, name)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files make it raise nearly anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{name} is neither a .safetensors file nor a .pt file that torch.load reads with "
@@ -536,7 +535,11 @@ def _checked(content: object, name: str) -> Tensors:
                 f"{type(value).__name__}; lmgc takes tensors alone, not nested ones (save the "
                 "model's state_dict by itself)"
             )
-    return dict(content) if isinstance(content, Mapping) else list(content)
+    try:
+        values, _ = api.flatten(content)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
+    return dict(zip(content, values, strict=True)) if isinstance(content, Mapping) else values
 
 
 def _save_pt(file: BinaryIO, tensors: Tensors) -> None:

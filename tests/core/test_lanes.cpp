@@ -1,6 +1,6 @@
 // Symbol plans, sections, and lanes coded with a model that knows nothing: everything but the
 // language model.
-#include "core/lanes.h"
+#include "core/lane_coding.h"
 
 #include <catch2/catch.hpp>
 #include <cstdint>

@@ -2,10 +2,12 @@
 #include <catch2/catch.hpp>
 #include <numeric>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "core/rans.h"
 #include "core/rans_block.h"
+#include "core/rans_runs.h"
 
 namespace {
 
@@ -119,17 +121,17 @@ TEST_CASE("put and get are inverse for every frequency") {
 
 TEST_CASE("the number of lanes follows from the number of symbols") {
   CHECK(lanes_of(1) == 1);
-  CHECK(lanes_of(127) == 1);
-  CHECK(lanes_of(128) == 2);
-  CHECK(lanes_of(2047) == 16);
-  CHECK(lanes_of(2048) == 32);
+  CHECK(lanes_of(511) == 1);
+  CHECK(lanes_of(512) == 2);
+  CHECK(lanes_of(8191) == 16);
+  CHECK(lanes_of(8192) == 32);
   CHECK(lanes_of(block_symbols) == 32);
 }
 
 TEST_CASE("blocks of every size decode, and no other bytes do") {
   std::mt19937 random(4);
   for (const std::uint32_t count : {1u, 2u, 31u, 32u, 33u, 127u, 128u, 255u, 256u, 257u, 1000u,
-                                    2047u, 2048u, 2049u, 4095u, 5000u, 65535u, 65536u}) {
+                                    511u, 512u, 513u, 2047u, 2048u, 8191u, 8192u, 8193u, 2049u, 4095u, 5000u, 65535u, 65536u}) {
     for (const int segment_bits : {5, 6, 8, 16}) {
       std::vector<std::uint8_t> names(((count - 1) >> segment_bits) + 1), symbols(count);
       for (auto& name : names) name = static_cast<std::uint8_t>(random() % 3);
@@ -185,3 +187,49 @@ TEST_CASE("blocks of every size decode, and no other bytes do") {
     }
   }
 }
+
+#if defined(__x86_64__)
+TEST_CASE("the versions of the inner loops for newer processors compute the same") {
+  std::mt19937 random(7);
+  constexpr std::uint32_t steps = 200, symbols_count = steps * most_lanes;
+  for (const unsigned range : {1u, 2u, 30u, 256u}) {
+    std::vector<std::uint8_t> symbols(symbols_count);
+    Counts counts{};
+    for (auto& symbol : symbols) {
+      symbol = static_cast<std::uint8_t>(random() % range * (random() % range) / range);
+      ++counts[symbol];
+    }
+    ++counts[255];
+    const Table table = normalize(counts);
+    std::vector<EncodeEntry> encode(256);
+    std::vector<DecodeEntry> decode(probability_one);
+    fill_encode_entries(table, encode.data());
+    fill_decode_entries(table, decode.data());
+
+    std::vector<std::uint8_t> words(block_bound(symbols_count)), other(words.size());
+    std::vector<std::uint32_t> states(most_lanes, lower_bound), other_states = states;
+    const std::uint8_t* const at = encode_run_portable(symbols.data(), steps, encode.data(),
+                                                       states.data(), words.data() + words.size());
+    const auto size = static_cast<std::size_t>(words.data() + words.size() - at);
+    if (has_avx512()) {
+      const std::uint8_t* const other_at = encode_run_avx512(
+          symbols.data(), steps, encode.data(), other_states.data(), other.data() + other.size());
+      REQUIRE(static_cast<std::size_t>(other.data() + other.size() - other_at) == size);
+      CHECK(std::equal(at, at + size, other_at));
+      CHECK(other_states == states);
+    }
+    const auto decoded_by = [&](DecodeRun run) {
+      std::vector<std::uint32_t> own = states;
+      std::vector<std::uint8_t> decoded(symbols_count, 1);
+      const std::uint8_t* from = at;
+      const std::uint32_t done =
+          run(decoded.data(), steps, decode.data(), own.data(), &from, at + size);
+      CHECK(std::equal(symbols.begin(), symbols.begin() + done * most_lanes, decoded.begin()));
+      return std::make_tuple(done, from, own);
+    };
+    const auto expected = decoded_by(decode_run_portable);
+    if (has_avx2()) CHECK(decoded_by(decode_run_avx2) == expected);
+    if (has_avx512()) CHECK(decoded_by(decode_run_avx512) == expected);
+  }
+}
+#endif

@@ -1,5 +1,5 @@
-// Kernels of core/lanes.h.
-#include "core/lanes.h"
+// Kernels of core/lane_coding.h.
+#include "core/lane_coding.h"
 
 #include "cuda/launch.cuh"
 

@@ -1,0 +1,424 @@
+// Method `lmgc`: the function objects that move between elements, tokens, logits and coded lanes,
+// one call a lane (or a token), on CPU and CUDA alike. lanes.h has the plan and the section's
+// format.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cdf.h"
+#include "core/float_format.h"
+#include "core/host_device.h"
+#include "core/lanes.h"
+#include "core/predict.h"
+#include "core/range_coder.h"
+#include "core/serialize.h"
+
+namespace lmgc {
+
+struct LaneTensor {
+  TensorContext context;
+  SymbolPlan plan;
+};
+
+// A contiguous run of elements of one tensor.
+struct Lane {
+  std::int32_t tensor;
+  std::int32_t count;
+  std::int64_t first;
+};
+
+// A language model's view of one batch: what token stands where. All lanes of a batch share it.
+struct BatchPattern {
+  const PatternToken* tokens;  // of one period; only lm symbols and separators
+  std::int32_t token_count;
+  std::int32_t elements;          // of one period
+  std::int32_t coded_count;       // lm symbols of an element
+  const std::int32_t* vocab_ids;  // symbol value -> token id; [1 << bits], then the separator's id
+  const std::int32_t* coded_index;  // symbol of an element -> its index among the coded ones
+  const Feature* features;
+  std::int32_t feature_count;
+  std::int32_t digit_feature;  // column of `digit`; -1: none
+  std::int32_t bos;
+};
+
+// A window of a lane: one row of a forward() batch.
+struct WindowRow {
+  std::int32_t lane;
+  std::int32_t first;  // element within the lane
+  std::int32_t count;
+};
+
+// Writes one element's tokens and features of a teacher-forced batch; index = row * window_elements
+// + element.
+struct PrepareWindows {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  const WindowRow* rows;
+  BatchPattern pattern;
+  std::int32_t window_elements;
+  std::int64_t* tokens;  // [rows][window tokens]
+  float* features;       // [rows][window tokens][feature_count]
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const std::int64_t row_index = index / window_elements;
+    const auto element = static_cast<std::int32_t>(index % window_elements);
+    const WindowRow row = rows[row_index];
+    const Lane lane = lanes[row.lane];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const std::int32_t window_tokens = window_elements / pattern.elements * pattern.token_count;
+    const std::int32_t period = element / pattern.elements;
+    const std::int32_t in_period = element % pattern.elements;
+    const bool padding = element >= row.count;
+    const std::int64_t at = lane.first + row.first + element;
+    const std::uint64_t word =
+        padding ? 0 : load_word(tensor.context.words, tensor.context.format.bytes, at);
+    std::int64_t* row_tokens = tokens + row_index * window_tokens;
+    if (element == 0) row_tokens[0] = pattern.bos;
+    float* first_features = nullptr;
+    for (std::int32_t t = 0; t < pattern.token_count; ++t) {
+      const PatternToken token = pattern.tokens[t];
+      if (token.element != in_period) continue;
+      const std::int32_t position = period * pattern.token_count + t;
+      const std::uint32_t symbol =
+          token.symbol < 0 ? 1u << tensor.plan.bits : tensor.plan.symbol_of(word, token.symbol);
+      if (position + 1 < window_tokens) row_tokens[position + 1] = pattern.vocab_ids[symbol];
+      float* out = features + (row_index * window_tokens + position) * pattern.feature_count;
+      if (first_features == nullptr) {
+        if (padding) {
+          for (int i = 0; i < pattern.feature_count; ++i) out[i] = 0.0f;
+        } else {
+          compute_features(tensor.context, pattern.features, pattern.feature_count, at, lane.first,
+                           out);
+        }
+        first_features = out;
+      } else {
+        for (int i = 0; i < pattern.feature_count; ++i) out[i] = first_features[i];
+      }
+      if (pattern.digit_feature >= 0) {
+        out[pattern.digit_feature] = static_cast<float>(tensor.plan.digit_of(token.symbol));
+      }
+    }
+  }
+};
+
+// The part of [0, 2^16) that a coded symbol owns: start, and frequency - 1.
+struct Interval {
+  std::uint16_t start;
+  std::uint16_t frequency_less_one;
+};
+
+LMGC_HD inline Interval interval_of(const float* logits, const std::int32_t* ids, int symbols,
+                                    float steps_per_unit, std::uint32_t symbol) {
+  std::uint32_t frequency[cdf_most_symbols];
+  logits_to_frequencies(logits, ids, symbols, steps_per_unit, frequency);
+  std::uint32_t start = 0;
+  for (std::uint32_t i = 0; i < symbol; ++i) start += frequency[i];
+  return {static_cast<std::uint16_t>(start), static_cast<std::uint16_t>(frequency[symbol] - 1)};
+}
+
+// Logits of a teacher-forced batch -> intervals; index = row * window tokens + token.
+struct CodeWindows {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  const WindowRow* rows;
+  BatchPattern pattern;
+  std::int32_t window_elements;
+  const float* logits;  // [rows][window tokens][vocabulary]
+  std::int64_t vocabulary;
+  float steps_per_unit;
+  Interval* intervals;              // of all lanes
+  const std::int64_t* lane_offset;  // first interval of each lane
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const std::int32_t window_tokens = window_elements / pattern.elements * pattern.token_count;
+    const std::int64_t row_index = index / window_tokens;
+    const auto position = static_cast<std::int32_t>(index % window_tokens);
+    const PatternToken token = pattern.tokens[position % pattern.token_count];
+    const std::int32_t element = position / pattern.token_count * pattern.elements + token.element;
+    const WindowRow row = rows[row_index];
+    if (token.symbol < 0 || element >= row.count) return;
+    const Lane lane = lanes[row.lane];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const std::uint64_t word = load_word(tensor.context.words, tensor.context.format.bytes,
+                                         lane.first + row.first + element);
+    const std::int64_t at = lane_offset[row.lane] +
+                            static_cast<std::int64_t>(row.first + element) * pattern.coded_count +
+                            pattern.coded_index[token.symbol];
+    intervals[at] =
+        interval_of(logits + index * vocabulary, pattern.vocab_ids, 1 << tensor.plan.bits,
+                    steps_per_unit, tensor.plan.symbol_of(word, token.symbol));
+  }
+};
+
+// Range-codes one lane from its intervals.
+struct EncodeLanes {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  const Interval* intervals;
+  const std::int64_t* lane_offset;  // first interval of each lane
+  std::uint8_t* out;
+  const std::int64_t* out_offset;  // lane i has room for lane_bound() bytes there
+  std::int64_t* sizes;
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const SymbolPlan& plan = tensor.plan;
+    RangeEncoder coder;
+    coder.out = out + out_offset[index];
+    const Interval* interval = intervals + lane_offset[index];
+    for (std::int32_t i = 0; i < lane.count; ++i) {
+      for (int k = 0; k < plan.coded_count; ++k, ++interval)
+        coder.put(interval->start, interval->frequency_less_one + 1u);
+      if (!plan.elide_zeros) continue;
+      const std::uint64_t word =
+          load_word(tensor.context.words, tensor.context.format.bytes, lane.first + i);
+      if (!plan.zero_prefix(word)) continue;
+      if (plan.elided(word)) {
+        coder.put(0, plan.zero_frequency);
+      } else {
+        coder.put(plan.zero_frequency, cdf_total - plan.zero_frequency);
+      }
+    }
+    sizes[index] = coder.finish();
+  }
+};
+
+// Moves lanes from one layout to another.
+struct CopyLanes {
+  const std::uint8_t* from;
+  const std::int64_t* from_offset;
+  std::uint8_t* to;
+  const std::int64_t* to_offset;
+  const std::int64_t* sizes;
+
+  LMGC_HD void operator()(std::int64_t lane) const {
+    for (std::int64_t i = 0; i < sizes[lane]; ++i)
+      to[to_offset[lane] + i] = from[from_offset[lane] + i];
+  }
+};
+
+// Most bytes a lane of `count` elements can take.
+LMGC_HD inline std::int64_t lane_bound(const SymbolPlan& plan, std::int32_t count) {
+  return lane_bound(static_cast<std::int64_t>(count) *
+                    (plan.coded_count + (plan.elide_zeros ? 1 : 0)));
+}
+
+// Bytes of a lane's tail: the raw bits of its elements that are not elided, the last byte padded.
+LMGC_HD inline std::int64_t tail_size(const LaneTensor& tensor, const Lane& lane) {
+  std::int64_t stored = lane.count;
+  if (tensor.plan.elide_zeros) {
+    stored = 0;
+    for (std::int32_t i = 0; i < lane.count; ++i) {
+      stored += !tensor.plan.elided(
+          load_word(tensor.context.words, tensor.context.format.bytes, lane.first + i));
+    }
+  }
+  return (stored * tensor.plan.raw_bits + 7) / 8;
+}
+
+struct MeasureTails {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  std::int64_t* sizes;
+  LMGC_HD void operator()(std::int64_t index) const {
+    sizes[index] = tail_size(tensors[lanes[index].tensor], lanes[index]);
+  }
+};
+
+// The raw symbols of `word` side by side, and back.
+LMGC_HD inline std::uint64_t gather_raw(const SymbolPlan& plan, std::uint64_t word) {
+  std::uint64_t value = 0;
+  for (int s = 0; s < plan.symbols; ++s) {
+    if (plan.mode[s] == SymbolMode::raw) value = (value << plan.bits) | plan.symbol_of(word, s);
+  }
+  return value;
+}
+LMGC_HD inline std::uint64_t scatter_raw(const SymbolPlan& plan, std::uint64_t value) {
+  std::uint64_t word = 0;
+  for (int s = plan.symbols - 1; s >= 0; --s) {
+    if (plan.mode[s] != SymbolMode::raw) continue;
+    word |= (value & ((1u << plan.bits) - 1)) << plan.shift[s];
+    value >>= plan.bits;
+  }
+  return word;
+}
+
+// A lane's raw symbols, packed most significant first.
+struct PackTails {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  std::uint8_t* out;
+  const std::int64_t* out_offset;
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    std::uint8_t* at = out + out_offset[index];
+    std::uint32_t pending = 0;  // the last `filled` bits
+    int filled = 0;
+    for (std::int32_t i = 0; i < lane.count; ++i) {
+      const std::uint64_t word =
+          load_word(tensor.context.words, tensor.context.format.bytes, lane.first + i);
+      if (tensor.plan.elided(word)) continue;
+      std::uint64_t value = gather_raw(tensor.plan, word);
+      for (int left = tensor.plan.raw_bits; left > 0; left -= 4) {
+        pending = (pending << 4) | (static_cast<std::uint32_t>(value >> (left - 4)) & 15u);
+        filled += 4;
+        if (filled == 8) {
+          *at++ = static_cast<std::uint8_t>(pending);
+          filled = 0;
+        }
+      }
+    }
+    if (filled != 0) *at = static_cast<std::uint8_t>(pending << 4);
+  }
+};
+
+// Fills in the raw symbols that PackTails packed. `in` holds all tails, whose sizes were measured
+// and checked before.
+struct UnpackTails {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  const std::uint8_t* in;
+  const std::int64_t* in_offset;
+  void* const* words;
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const int bytes = tensor.context.format.bytes;
+    const std::uint8_t* at = in + in_offset[index];
+    std::uint32_t pending = 0;
+    int left_in_byte = 0;
+    for (std::int32_t i = 0; i < lane.count; ++i) {
+      const std::uint64_t word = load_word(words[lane.tensor], bytes, lane.first + i);
+      if (tensor.plan.elided(word)) continue;
+      std::uint64_t value = 0;
+      for (int left = tensor.plan.raw_bits; left > 0; left -= 4) {
+        if (left_in_byte == 0) {
+          pending = *at++;
+          left_in_byte = 8;
+        }
+        left_in_byte -= 4;
+        value = (value << 4) | ((pending >> left_in_byte) & 15u);
+      }
+      store_word(words[lane.tensor], bytes, lane.first + i,
+                 (word & ~tensor.plan.raw_mask) | scatter_raw(tensor.plan, value));
+    }
+  }
+};
+
+// Where a lane's decoding stands.
+struct LaneState {
+  RangeDecoder coder;
+  std::uint64_t word = 0;  // the element's symbols so far
+};
+
+// Points every lane's decoder at its bytes.
+struct StartLanes {
+  const std::uint8_t* frame;
+  const std::int64_t* offsets;
+  const std::int64_t* sizes;
+  LaneState* states;  // uninitialized
+
+  LMGC_HD void operator()(std::int64_t lane) const {
+    states[lane] = LaneState{};
+    states[lane].coder.start(frame + offsets[lane], sizes[lane]);
+  }
+};
+
+// Features of element `element` of every active lane, for lockstep coding.
+struct StepFeatures {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  BatchPattern pattern;
+  std::int32_t element;
+  float* features;  // [lanes][feature_count]
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    compute_features(tensors[lane.tensor].context, pattern.features, pattern.feature_count,
+                     lane.first + element, lane.first, features + index * pattern.feature_count);
+  }
+};
+
+// Decodes symbol `symbol` of element `element` of every active lane, hands its token on, and stores
+// the element when `last`: all its lm symbols (and its flag) are then known, and constants are
+// filled in.
+struct StepDecode {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  BatchPattern pattern;
+  std::int32_t element;
+  std::int32_t symbol;
+  bool first, last;  // of the element's coded symbols
+  const float* logits;
+  std::int64_t vocabulary;
+  float steps_per_unit;
+  LaneState* states;
+  std::int64_t* tokens;  // [lanes]
+  void* const* words;    // of each tensor, written here
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const SymbolPlan& plan = tensor.plan;
+    LaneState& state = states[index];
+    std::uint32_t frequency[cdf_most_symbols];
+    logits_to_frequencies(logits + index * vocabulary, pattern.vocab_ids, 1 << plan.bits,
+                          steps_per_unit, frequency);
+    std::uint32_t start;
+    const int value = find_symbol(frequency, 1 << plan.bits, state.coder.target(), start);
+    state.coder.take(start, frequency[value]);
+    tokens[index] = pattern.vocab_ids[value];
+    if (first) state.word = 0;
+    state.word |= static_cast<std::uint64_t>(value) << plan.shift[symbol];
+    if (!last) return;
+    bool zero = false;
+    if (plan.elide_zeros && plan.zero_prefix(state.word)) {
+      zero = state.coder.target() < plan.zero_frequency;
+      if (zero) {
+        state.coder.take(0, plan.zero_frequency);
+      } else {
+        state.coder.take(plan.zero_frequency, cdf_total - plan.zero_frequency);
+      }
+    }
+    // Raw bits are all ones until UnpackTails: SymbolPlan::elided() then tells an elided element by
+    // its bits alone.
+    if (!zero) state.word |= plan.constant_word | plan.raw_mask;
+    store_word(words[lane.tensor], tensor.context.format.bytes, lane.first + element, state.word);
+  }
+};
+
+// Records the interval of symbol `symbol` of element `element` of every active lane: StepDecode's
+// twin, for encoders that must run in the decoder's order.
+struct StepEncode {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  BatchPattern pattern;
+  std::int32_t element;
+  std::int32_t symbol;
+  const float* logits;
+  std::int64_t vocabulary;
+  float steps_per_unit;
+  std::int64_t* tokens;
+  Interval* intervals;
+  const std::int64_t* lane_offset;
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const std::uint64_t word =
+        load_word(tensor.context.words, tensor.context.format.bytes, lane.first + element);
+    const std::uint32_t value = tensor.plan.symbol_of(word, symbol);
+    const std::int64_t at = lane_offset[index] +
+                            static_cast<std::int64_t>(element) * pattern.coded_count +
+                            pattern.coded_index[symbol];
+    intervals[at] = interval_of(logits + index * vocabulary, pattern.vocab_ids,
+                                1 << tensor.plan.bits, steps_per_unit, value);
+    tokens[index] = pattern.vocab_ids[value];
+  }
+};
+
+}  // namespace lmgc
