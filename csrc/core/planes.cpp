@@ -38,6 +38,11 @@ std::uint64_t entropy_bits(const Histogram& counts) {
   return (bits + (distinct - 1) * 185) >> log2_fraction_bits;
 }
 
+// Before a closer look: several tables may find twice what one does.
+bool worth_a_try(std::uint64_t coded_bits, std::uint64_t raw_bits) {
+  return coded_bits < raw_bits - (raw_bits >> 8);
+}
+
 }  // namespace
 
 PlanesChoice choose_planes(const void* sample, std::int64_t elements, FloatFormat format) {
@@ -67,8 +72,7 @@ PlanesChoice choose_planes(const void* sample, std::int64_t elements, FloatForma
     std::uint64_t bits = 0;
     for (int p = 0; p < planes; ++p) {
       const std::uint64_t own = entropy_bits(counts[p]);
-      coded[p] =
-          worthwhile(own + (symbols >> 7), 8 * symbols);  // at least 1/1024 for tables and states
+      coded[p] = worth_a_try(own, 8 * symbols);
       bits += coded[p] ? own : 8 * symbols;
     }
     return bits;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <numeric>
 
@@ -11,8 +12,8 @@
 namespace lmgc {
 namespace {
 
-constexpr int rounds = 3;  // more of them move less than 0.05 % of the size
-constexpr int table_numbers[] = {1, 4, 16};
+constexpr int rounds = 3;                 // more of them move less than 0.05 % of the size
+constexpr int table_numbers[] = {4, 16};  // tried beside 1
 constexpr std::uint32_t most_cost = 255;
 
 struct SymbolCount {
@@ -43,8 +44,8 @@ class SegmentCounter {
       out[distinct] = {static_cast<std::uint8_t>(symbol), sum};
       distinct += sum != 0;
     }
-    for (auto& counter : counts_) {
-      std::memset(counter + least, 0, static_cast<std::size_t>(greatest - least + 1));
+    for (int symbol = least & ~15; symbol <= greatest; symbol += 16) {
+      for (auto& counter : counts_) std::memset(counter + symbol, 0, 16);
     }
     return distinct;
   }
@@ -53,20 +54,30 @@ class SegmentCounter {
   std::uint8_t counts_[4][256] = {};  // each sees at most a quarter of 256 symbols
 };
 
+using Eight [[gnu::vector_size(16)]] = std::uint16_t;
+
+Eight load_eight(const std::uint16_t* costs) {
+  Eight eight;
+  std::memcpy(&eight, costs, sizeof eight);
+  return eight;
+}
+
 // Sums of all tables at once, as vectors of eight: left to itself a compiler vectorises another
 // loop.
 template <int vectors>
 int cheapest_of(const SymbolCount* pairs, int distinct, const TableCosts& costs) {
-  using Eight [[gnu::vector_size(16), gnu::may_alias]] = std::uint16_t;
   Eight low{}, high{};
   for (int i = 0; i < distinct; ++i) {
-    const auto* const own = reinterpret_cast<const Eight*>(costs.cost[pairs[i].symbol].data());
-    low += own[0] * pairs[i].count;
-    if (vectors > 1) high += own[1] * pairs[i].count;
+    const std::uint16_t* const own = costs.cost[pairs[i].symbol].data();
+    low += load_eight(own) * pairs[i].count;
+    if (vectors > 1) high += load_eight(own + 8) * pairs[i].count;
   }
-  std::uint16_t sums[most_tables];
-  std::memcpy(sums, &low, sizeof low);
-  std::memcpy(sums + 8, &high, sizeof high);
+  std::uint16_t
+      sums[most_tables];  // element by element: a copy of the whole would keep it in memory
+  for (int t = 0; t < 8; ++t) {
+    sums[t] = low[t];
+    sums[8 + t] = high[t];
+  }
   return cheapest(sums, costs.tables);
 }
 
@@ -86,10 +97,14 @@ void set_costs(const ClusterCounts& counts, int tables, TableCosts& costs) {
     const std::uint64_t total =
         std::accumulate(counts[t].begin(), counts[t].end(), std::uint64_t{0});
     const std::uint32_t whole = log2_fixed(16 * total + 256);
+    const std::uint32_t unseen = std::min(whole >> 4, most_cost);
     for (int symbol = 0; symbol < 256; ++symbol) {
+      const std::uint32_t count = counts[t][symbol];
       const std::uint32_t cost =
-          (whole - log2_fixed(16 * std::uint64_t{counts[t][symbol]} + 1)) >> 4;
-      costs.cost[symbol][t] = static_cast<std::uint16_t>(std::min(cost, most_cost));
+          count == 0
+              ? unseen
+              : std::min((whole - log2_fixed(16 * std::uint64_t{count} + 1)) >> 4, most_cost);
+      costs.cost[symbol][t] = static_cast<std::uint16_t>(cost);
     }
   }
 }
@@ -116,31 +131,44 @@ std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, std::uint6
   return (sample_cost >> log2_fraction_bits) * symbols / sampled + table_bits + names;
 }
 
-void count_bytes(const std::uint8_t* data, std::int64_t count, std::uint32_t* counts) {
-  std::uint32_t own[4][256] = {};
+using SubCounts = std::uint32_t[4][256];  // whose sum counts: equal neighbours do not wait
+
+void count_bytes(const std::uint8_t* data, std::int64_t count, SubCounts& counts) {
   std::int64_t i = 0;
   for (; i + 4 <= count; i += 4) {
-    for (int j = 0; j < 4; ++j) ++own[j][data[i + j]];
+    for (int j = 0; j < 4; ++j) ++counts[j][data[i + j]];
   }
-  for (; i < count; ++i) ++own[0][data[i]];
-  for (int symbol = 0; symbol < 256; ++symbol) {
-    counts[symbol] += own[0][symbol] + own[1][symbol] + own[2][symbol] + own[3][symbol];
-  }
+  for (; i < count; ++i) ++counts[0][data[i]];
 }
 
-// The sampled segments, each as its distinct symbols with their counts.
+// The cheapest of at most eight tables, symbol by symbol.
+int cheapest_of_few(const std::uint8_t* data, std::int64_t count, const TableCosts& costs) {
+  Eight sums{};
+  for (std::int64_t i = 0; i < count; ++i) sums += load_eight(costs.cost[data[i]].data());
+  std::uint16_t each[8];
+  for (int t = 0; t < 8; ++t) each[t] = sums[t];
+  return cheapest(each, costs.tables);
+}
+
+// The sampled segments. Where segments have few distinct symbols, it is faster to look at those
+// with their counts.
 class SegmentSample {
  public:
   SegmentSample(const std::uint8_t* data, std::int64_t segments, int segment_bits)
-      : first_(static_cast<std::size_t>(segments) + 1), sums_(static_cast<std::size_t>(segments)) {
-    const int length = 1 << segment_bits;
-    pairs_.resize(static_cast<std::size_t>(segments) * length + 1);
-    SegmentCounter counter;
+      : data_(data), length_(1 << segment_bits), sums_(static_cast<std::size_t>(segments)) {
     for (std::int64_t s = 0; s < segments; ++s) {
-      SymbolCount* const own = pairs_.data() + first_[s];
-      const int distinct = counter.count(data + s * length, length, own);
+      sums_[s] = std::accumulate(data + s * length_, data + (s + 1) * length_, std::uint32_t{0});
+    }
+  }
+
+  void count_distinct() {
+    pairs_ = std::make_unique_for_overwrite<SymbolCount[]>(
+        sums_.size() * static_cast<std::size_t>(length_) + 1);
+    first_.resize(sums_.size() + 1);
+    SegmentCounter counter;
+    for (std::size_t s = 0; s < sums_.size(); ++s) {
+      const int distinct = counter.count(segment(s), length_, pairs_.get() + first_[s]);
       first_[s + 1] = first_[s] + static_cast<std::uint32_t>(distinct);
-      for (int i = 0; i < distinct; ++i) sums_[s] += std::uint32_t{own[i].symbol} * own[i].count;
     }
   }
 
@@ -154,20 +182,31 @@ class SegmentSample {
   }
 
   void add_to(ClusterCounts& counts, int table, std::uint32_t s) const {
+    if (first_.empty()) {
+      for (int i = 0; i < length_; ++i) ++counts[table][segment(s)[i]];
+      return;
+    }
     for (std::uint32_t i = first_[s]; i < first_[s + 1]; ++i) {
       counts[table][pairs_[i].symbol] += pairs_[i].count;
     }
   }
 
   int cheapest(std::uint32_t s, const TableCosts& costs) const {
-    return cheapest_table(pairs_.data() + first_[s], static_cast<int>(first_[s + 1] - first_[s]),
+    if (first_.empty()) return cheapest_of_few(segment(s), length_, costs);
+    return cheapest_table(pairs_.get() + first_[s], static_cast<int>(first_[s + 1] - first_[s]),
                           costs);
   }
 
  private:
-  std::vector<SymbolCount> pairs_;
-  std::vector<std::uint32_t> first_;  // of each segment's pairs
+  const std::uint8_t* segment(std::size_t s) const {
+    return data_ + s * static_cast<std::size_t>(length_);
+  }
+
+  const std::uint8_t* data_;
+  int length_;
   std::vector<std::uint32_t> sums_;
+  std::unique_ptr<SymbolCount[]> pairs_;
+  std::vector<std::uint32_t> first_;  // of each segment's pairs; empty until count_distinct()
 };
 
 // Clusters the segments of `order`, which begins as the clusters' ranges, into `tables` clusters.
@@ -179,7 +218,7 @@ ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32
                   order[i]);
   }
   TableCosts costs;
-  for (int round = 0; round < rounds && tables > 1; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     set_costs(counts, tables, costs);
     counts = {};
     for (const std::uint32_t s : order) sample.add_to(counts, sample.cheapest(s, costs), s);
@@ -191,62 +230,90 @@ ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32
 
 TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int segment_bits,
                          std::int64_t symbols) {
-  const SegmentSample sample(data, segments, segment_bits);
   TableCosts best;
-  std::vector<std::uint32_t> order = sample.ordered(1);
-  bool dense = false;  // little to gain, and many symbols in each segment: a rough answer will do
+  SubCounts parts{};
+  count_bytes(data, segments << segment_bits, parts);
+  ClusterCounts counts{};
+  for (const auto& part : parts) {
+    for (int symbol = 0; symbol < 256; ++symbol) counts[0][symbol] += part[symbol];
+  }
+  set_costs(counts, 1, best);
+  if (segments < 8) return best;
+  const auto whole = static_cast<std::uint64_t>(symbols);
+  const auto sampled = static_cast<std::uint64_t>(segments) << segment_bits;
+  best.estimated_bits = estimated_bits(counts, 1, sampled, whole, segment_bits);
+
+  // With little to gain, a rough answer will do: four tables from a quarter of the segments.
+  const bool rough = best.estimated_bits > 7 * whole;
+  SegmentSample sample(data, segments, segment_bits);
+  const std::vector<std::uint32_t> order = sample.ordered(rough ? 4 : 1);
+  if (!rough) sample.count_distinct();
   for (const int tables : table_numbers) {
-    if (tables > 1 &&
-        (order.size() < 2 * static_cast<std::size_t>(tables) || (dense && tables > 4)))
-      break;
-    const ClusterCounts counts = cluster(sample, order, tables);
-    if (order.size() < 8) {
-      set_costs(counts, tables, best);
-      break;
-    }
-    const std::uint64_t bits = estimated_bits(counts, tables, order.size() << segment_bits,
-                                              static_cast<std::uint64_t>(symbols), segment_bits);
-    if (tables == 1 || bits < best.estimated_bits) {
+    if (order.size() < 2 * static_cast<std::size_t>(tables) || (rough && tables > 4)) break;
+    counts = cluster(sample, order, tables);
+    const std::uint64_t bits =
+        estimated_bits(counts, tables, order.size() << segment_bits, whole, segment_bits);
+    if (bits < best.estimated_bits) {
       set_costs(counts, tables, best);
       best.estimated_bits = bits;
-    }
-    if (tables == 1 && bits > 7 * static_cast<std::uint64_t>(symbols)) {
-      dense = true;
-      order = sample.ordered(4);
     }
   }
   return best;
 }
 
+namespace {
+
+// Names the segments of data[0, count), at most 65536 symbols, with one to eight tables.
+void name_few(const std::uint8_t* data, std::int64_t count, int segment_bits,
+              const TableCosts& costs, std::uint8_t* names, ClusterCounts& counts) {
+  constexpr int few = 8;
+  const std::int64_t length = std::int64_t{1} << segment_bits;
+  const auto own = std::make_unique<SubCounts[]>(few);
+  for (std::int64_t at = 0; at < count; at += length) {
+    const std::int64_t size = std::min(length, count - at);
+    const int table = costs.tables == 1 ? 0 : cheapest_of_few(data + at, size, costs);
+    names[at >> segment_bits] = static_cast<std::uint8_t>(table);
+    count_bytes(data + at, size, own[table]);
+  }
+  for (int t = 0; t < costs.tables; ++t) {
+    for (const auto& part : own[t]) {
+      for (int symbol = 0; symbol < 256; ++symbol) counts[t][symbol] += part[symbol];
+    }
+  }
+}
+
+// The same with more tables, where it pays to count the symbols of a segment first.
+void name_many(const std::uint8_t* data, std::int64_t count, int segment_bits,
+               const TableCosts& costs, std::uint8_t* names, ClusterCounts& counts) {
+  const std::int64_t length = std::int64_t{1} << segment_bits;
+  SegmentCounter counter;
+  SymbolCount pairs[257];
+  for (std::int64_t at = 0; at < count; at += length) {
+    const int distinct =
+        counter.count(data + at, static_cast<int>(std::min(length, count - at)), pairs);
+    const int table = cheapest_table(pairs, distinct, costs);
+    names[at >> segment_bits] = static_cast<std::uint8_t>(table);
+    for (int i = 0; i < distinct; ++i) counts[table][pairs[i].symbol] += pairs[i].count;
+  }
+}
+
+}  // namespace
+
 void name_tables(const std::uint8_t* data, std::int64_t symbols, int segment_bits,
                  const TableCosts& costs, const Parallel& parallel, std::uint8_t* names,
                  std::array<rans::Counts, most_tables>& counts) {
-  constexpr std::int64_t symbols_per_task = 1 << 16;
+  constexpr std::int64_t task_symbols = 1 << 16;
   counts = {};
   std::mutex counts_guard;
-  const std::int64_t tasks = (symbols + symbols_per_task - 1) / symbols_per_task;
-  parallel(tasks, [&](std::int64_t task) {
-    const std::int64_t end = std::min(symbols, (task + 1) * symbols_per_task);
-    const int length = 1 << segment_bits;
-    SegmentCounter counter;
-    SymbolCount pairs[257];
-    ClusterCounts own{};
-    if (costs.tables == 1) {
-      const std::int64_t first = task * symbols_per_task;
-      std::memset(names + (first >> segment_bits), 0,
-                  static_cast<std::size_t>((end - first + length - 1) >> segment_bits));
-      count_bytes(data + first, end - first, own[0].data());
-    }
-    for (std::int64_t at = task * symbols_per_task; at < end && costs.tables > 1; at += length) {
-      const int distinct = counter.count(
-          data + at, static_cast<int>(std::min<std::int64_t>(length, end - at)), pairs);
-      const int table = cheapest_table(pairs, distinct, costs);
-      names[at >> segment_bits] = static_cast<std::uint8_t>(table);
-      for (int i = 0; i < distinct; ++i) own[table][pairs[i].symbol] += pairs[i].count;
-    }
+  parallel((symbols + task_symbols - 1) / task_symbols, [&](std::int64_t task) {
+    const std::int64_t first = task * task_symbols;
+    const auto own = std::make_unique<ClusterCounts>();
+    const auto name = costs.tables <= 8 ? name_few : name_many;
+    name(data + first, std::min(task_symbols, symbols - first), segment_bits, costs,
+         names + (first >> segment_bits), *own);
     const std::lock_guard lock(counts_guard);
     for (int t = 0; t < costs.tables; ++t) {
-      for (int symbol = 0; symbol < 256; ++symbol) counts[t][symbol] += own[t][symbol];
+      for (int symbol = 0; symbol < 256; ++symbol) counts[t][symbol] += (*own)[t][symbol];
     }
   });
 }

@@ -74,11 +74,12 @@ std::string hexadecimal(std::uint64_t value) {
   return text;
 }
 
-// Runs a method as written: no autograd, no profiling or fusion that could change results from one
-// call to the next. Both switches are the calling thread's own.
+// Runs a method as written, whatever the caller's context: no autograd, no autocast, no profiling or
+// fusion that could change results from one call to the next. All three are this thread's own.
 c10::IValue run(const torch::jit::Module& module, const char* name,
                 std::vector<c10::IValue> arguments) {
   const at::NoGradGuard no_grad;
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const torch::jit::GraphOptimizerEnabledGuard as_written(false);
   try {
     return module.get_method(name)(std::move(arguments));
@@ -242,7 +243,7 @@ std::uint64_t Prior::probe() const {
                             : std::min<std::int64_t>(max_context_ / digits, 5) * digits;
   const auto feature_count = static_cast<std::int64_t>(features_.size());
   at::Tensor tokens = at::empty({rows, tokens_per_row}, at::kLong);
-  at::Tensor features = at::zeros({rows, tokens_per_row, feature_count});
+  at::Tensor features = at::zeros({rows, tokens_per_row, feature_count}, at::kFloat);
   auto* token = tokens.data_ptr<std::int64_t>();
   auto* feature = features.data_ptr<float>();
   std::uint64_t counter = 0;

@@ -9,6 +9,7 @@ float32 operations of docs/format.md, section 6.5; torch runs the prior and noth
 """
 
 import contextlib
+import functools
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -429,7 +430,7 @@ class LmgcSection:
     """Reads everything but lanes and tails when it is made; `decode` reads those."""
 
     def __init__(self, section: bytes, record: Record, block: PriorBlock, prior: Any) -> None:
-        self.block, self.prior = block, prior
+        self.block = block
         is_float = record.element.exponent_bits > 0
         self.element = record.element if is_float else ElementType(1)
         self.elements = record.elements * record.element.width // self.element.width
@@ -470,6 +471,7 @@ class LmgcSection:
         self.pattern, self.period = self.token_pattern()
         periods = min(max(prior.max_context // len(self.pattern), 1), 65536)
         self.window = self.period * periods  # elements
+        self.model = LanguageModel(prior, self.bits, SEPARATORS[block.separator])
 
     def symbols_of(self, mode: int) -> list[int]:
         return [symbol for symbol in range(self.symbols) if self.modes[symbol] == mode]
@@ -511,22 +513,21 @@ class LmgcSection:
         return b"".join(word.to_bytes(self.element.width, "little") for word in self.words)
 
     def decode_lane(self, first: int, end: int, coder: "RangeDecoder") -> None:
-        lm_model = LanguageModel(self.prior, self.bits, SEPARATORS[self.block.separator])
         beside_sign = 2 ** (8 * self.element.width - (self.element.exponent_bits > 0)) - 1
         for index in range(first, end):
             if (index - first) % self.window == 0:
-                lm_model.start_window()
+                self.model.start_window()
             features = self.features(index, first)
             word = 0
             for element, symbol in self.pattern:
                 if element != (index - first) % self.period:
                     continue
-                frequencies = lm_model.predict({**features, "digit": symbol})
+                frequencies = self.model.predict({**features, "digit": symbol})
                 if symbol < 0:
-                    lm_model.see_separator()
+                    self.model.see_separator()
                 else:
                     value = coder.decode(frequencies)
-                    lm_model.see(value)
+                    self.model.see(value)
                     word |= value << self.shift(symbol)
             if self.zero_frequency and word & beside_sign == 0:
                 zero = self.zero_frequency
@@ -670,18 +671,17 @@ class RangeDecoder:
 
 
 class LanguageModel:
-    """The prior over one lane: predicts the next symbol, and is told what it was."""
+    """The prior over one lane at a time: predicts the next symbol, and is told what it was."""
 
     def __init__(self, prior: Any, bits: int, separator: str) -> None:
-        self.prior = prior
-        texts = "0123456789abcdef" if bits == 4 else map(chr, range(256))
-        self.ids = [self.token(text) for text in texts]
-        self.separator = separator
+        self.prior, self.separator = prior, separator
+        self.vocab, self.names = list(prior.vocab), list(prior.context_features)
+        self.ids = [self.token(f"{v:x}" if bits == 4 else chr(v)) for v in range(2**bits)]
 
     def token(self, text: str) -> int:
-        if text not in self.prior.vocab:
+        if text not in self.vocab:
             raise PriorMismatchError(f"the prior's vocab has no token {text!r}")
-        return int(self.prior.vocab.index(text))
+        return self.vocab.index(text)
 
     def start_window(self) -> None:
         with plainly():
@@ -690,13 +690,10 @@ class LanguageModel:
 
     def predict(self, features: dict[str, int]) -> list[int]:
         """Returns the frequencies of the symbol's values."""
-        row = [float(features[name]) for name in self.prior.context_features]
+        token = torch.tensor([self.last])
+        row = torch.tensor([[float(features[name]) for name in self.names]])
         with plainly():
-            logits, self.state = self.prior.step(
-                torch.tensor([self.last]),
-                torch.tensor([row]).reshape(1, len(row)),
-                self.state,
-            )
+            logits, self.state = self.prior.step(token, row, self.state)
         return frequencies_of(logits[0].float().numpy()[self.ids], self.prior.units_per_octave)
 
     def see(self, value: int) -> None:
@@ -731,6 +728,7 @@ def frequencies_of(logits: npt.NDArray[np.float32], units_per_octave: float) -> 
     return frequencies
 
 
+@functools.cache
 def exp2(k: int) -> int:
     value = 2**26
     for bit, factor in enumerate(EXP2_FACTORS):

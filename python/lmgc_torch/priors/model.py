@@ -11,8 +11,6 @@ mathematical library. So the logits are the same bits on every device, in any ba
 of summation, and with TF32 or bfloat16 matrix products. docs/prior.md has the contract.
 """
 
-from typing import Final
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -145,15 +143,14 @@ class HexPrior(nn.Module):
             in each bin, by how steeply the scores rise there; the last row is bin 0 of float16.
     """
 
-    bins: Final[int] = BINS
-    below: Final[int] = OCTAVES_BELOW
-    slopes: Final[int] = SLOPES
-
     vocab: list[str]
     context_features: list[str]
     max_context: int
     portable: bool
     units_per_octave: float
+    bins: int  # attributes, not constants: TorchScript writes constants in random order
+    below: int
+    slopes: int
     mantissa: Tensor
     mantissa2: Tensor
 
@@ -166,6 +163,7 @@ class HexPrior(nn.Module):
         self.max_context = 192  # 64 elements of three digits; the state is fresh at every element
         self.portable = True
         self.units_per_octave = 256.0
+        self.bins, self.below, self.slopes = BINS, OCTAVES_BELOW, SLOPES
         self.hidden1 = hidden1
         self.hidden2 = hidden2
         self.head = head

@@ -1,0 +1,236 @@
+"""Writes the golden files: frames of one format version that decode for ever.
+
+    python tests/golden/make.py            once, when a version of the format is released
+    python tests/golden/make.py --force    again, while the version is not released
+
+`v1.json` lists the frames of version 1: for each name the options it was compressed with, and
+type, shape and method of its tensors. The frame is `v1_NAME.lmgc`, the tensors' bytes, one after
+the other, are `v1_NAME.raw`. Frames of method "lmgc" need `prior_v1.pt`.
+tests/test_reference.py reads all of it.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))
+
+from helpers import DTYPES, FLOATS, bits, from_bytes, to_bytes  # noqa: E402
+
+from lmgc_torch import Prior, compress, info  # noqa: E402
+
+VERSION = 1
+PRIOR = FOLDER / f"prior_v{VERSION}.pt"
+INDEX = FOLDER / f"v{VERSION}.json"
+NEIGHBOURS = (
+    *("left1", "left2", "left3", "left4", "tap_before", "tap", "tap_after", "tap2", "tap3"),
+    *("above_before", "above", "above_after", "above_tap_after", "above2", "above_tap_before"),
+    "above2_tap",
+)
+FEATURES = (
+    *("digit", "exponent_bits", "mantissa_bits", "reference", "taps", "flat"),
+    *(f"{neighbour}.{kind}" for neighbour in NEIGHBOURS for kind in ("level", "value")),
+)
+
+
+# ---- the prior -----------------------------------------------------------------------------------
+
+
+class GoldenPrior(nn.Module):
+    """Counts of what follows two tokens, shifted by all features: each of them matters.
+
+    Its vocabulary has every character, so that it speaks hexadecimal and "iso-8859-1".
+    """
+
+    vocab: list[str]
+    context_features: list[str]
+    max_context: int
+    portable: bool
+    units_per_octave: float
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocab = [*map(chr, range(256)), "<bos>", ", ", "0x"]
+        self.context_features = list(FEATURES)
+        self.max_context = 40
+        self.portable = True
+        self.units_per_octave = 64.0
+        self.rows = 61
+        counts = torch.ones(self.rows, len(self.vocab))
+        for dtype in FLOATS:
+            words = bits(gradient(50, 40, dtype=dtype, seed=0)).view(2000, -1)
+            for element in words.flip(1)[:, :2].tolist():  # the bytes with sign and exponent
+                for text in ("".join(map(chr, element)), bytes(element).hex()):
+                    before = [0, self.vocab.index("<bos>"), *map(self.vocab.index, text)]
+                    for i, token in enumerate(before[2:]):
+                        row = (19 * before[i + 1] + 7 * before[i]) % self.rows
+                        counts[row, token] += 1
+        self.register_buffer("table", (torch.log2(counts) * 64).round().to(torch.int16))
+
+    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
+        before_that = torch.zeros_like(tokens)
+        before_that[:, 1:] = tokens[:, :-1]
+        return self.look_up(tokens, before_that, features)
+
+    @torch.jit.export
+    def init_state(self, lanes: int) -> list[Tensor]:
+        return [torch.zeros([lanes], dtype=torch.int64, device=self.table.device)]
+
+    @torch.jit.export
+    def step(
+        self, tokens: Tensor, features: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self.look_up(tokens, state[0], features), [tokens.clone()]
+
+    def look_up(self, before: Tensor, before_that: Tensor, features: Tensor) -> Tensor:
+        weights = torch.arange(features.size(-1), device=features.device) % 3 + 1
+        shift = (features * weights).sum(-1, keepdim=True) % 8
+        place = torch.arange(len(self.vocab), device=features.device) % 3
+        return self.table[(19 * before + 7 * before_that) % self.rows].float() + place * shift
+
+
+def write_prior(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(GoldenPrior().eval()).save(str(path))
+    # Where the source lay when it was compiled is nobody's business.
+    with zipfile.ZipFile(path) as archive:
+        kept = [name for name in archive.namelist() if not name.endswith(".debug_pkl")]
+        content = {name: archive.read(name) for name in kept}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+
+
+# ---- the tensors ---------------------------------------------------------------------------------
+
+
+def numbers(count: int, seed: int) -> list[int]:
+    """Numbers of 32 random bits that no library can change."""
+    state, out = seed, []
+    for _ in range(count):
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        out.append(state >> 32)
+    return out
+
+
+def values(count: int, dtype: torch.dtype, seed: int = 1) -> Tensor:
+    """About normal with a standard deviation of 0.001."""
+    raw = torch.tensor(numbers(6 * count, seed), dtype=torch.float64).view(6, count)
+    return ((raw.sum(0) / 2**32 - 3) * 1.4e-3).to(dtype)
+
+
+def gradient(*shape: int, dtype: torch.dtype, seed: int) -> Tensor:
+    """Rows and columns of different scale, some of them zero."""
+    tensor = values(int(torch.Size(shape).numel()), torch.float64, seed).view(shape)
+    tensor *= 2.0 ** (torch.arange(shape[0]) % 5).view(-1, *[1] * (len(shape) - 1))
+    if len(shape) > 1:
+        tensor /= 3.0 ** (torch.arange(shape[1]) % 4).view(1, -1, *[1] * (len(shape) - 2))
+        tensor[::7] = 0
+    return tensor.to(dtype)
+
+
+def special(dtype: torch.dtype, count: int = 120) -> Tensor:
+    """Zeros of both signs, subnormals, infinities and NaNs with payload among a few values."""
+    info = torch.finfo(dtype)
+    tensor = gradient(count, dtype=dtype, seed=9)
+    picks = [0.0, -0.0, info.tiny / 2, -info.tiny / 4, float("inf"), -float("inf"), info.max]
+    for i, pick in enumerate(picks):
+        tensor[3 + 5 * i] = pick
+    raw = bits(tensor).clone()
+    raw[50 * dtype.itemsize : 51 * dtype.itemsize] = 0xFF  # a NaN with all bits set
+    raw[80 * dtype.itemsize : 100 * dtype.itemsize] = 0
+    return raw.view(dtype)
+
+
+def few_values(dtype: torch.dtype, *shape: int, seed: int) -> Tensor:
+    """Elements of any type with few different bytes, and no byte that is 0."""
+    size = int(torch.Size(shape).numel()) * dtype.itemsize
+    data = bytes((1, 17, 17, 17, 18, 33)[number % 6] for number in numbers(size, seed))
+    return from_bytes(data, dtype, shape)
+
+
+def segments(seed: int) -> Tensor:
+    """Two blocks of one plane, with tables of their own for several parts of it."""
+    parts = [
+        [base + (x % spread) * (x >> 8) % spread for x in numbers(6000, seed + base)]
+        for base, spread in [(0, 3), (100, 40), (30, 8), (200, 2)] * 3
+    ]
+    return torch.tensor([x for part in parts for x in part], dtype=torch.uint8)
+
+
+def frames() -> Iterator[tuple[str, list[Tensor], dict[str, Any]]]:
+    """Yields the name, the tensors and the options of each frame."""
+    empty = [torch.empty(0), torch.empty(3, 0, 2, dtype=torch.int8)]
+    every = [few_values(dtype, 2, 3, seed=2) for dtype in DTYPES]
+    yield "nothing", [], {"method": "raw"}
+    yield "raw", [torch.tensor(1.5), *empty, *every], {"method": "raw"}
+    yield "planes_types", [few_values(d, 300, seed=3) for d in DTYPES], {"method": "planes"}
+    yield "planes_segments", [segments(4)], {"method": "planes"}
+    zeros = [torch.zeros(500), torch.zeros(0), gradient(80, 40, dtype=torch.float32, seed=5)]
+    yield "planes_zeros", zeros, {"method": "planes"}
+    for dtype in FLOATS:
+        name = str(dtype).removeprefix("torch.")
+        tensors = [gradient(40, 50, dtype=dtype, seed=6), special(dtype)]
+        yield f"planes_{name}", tensors, {"method": "planes"}
+        convolution = gradient(6, 5, 3, 3, dtype=dtype, seed=7)
+        tensors = [gradient(20, 24, dtype=dtype, seed=8), convolution, special(dtype)]
+        yield f"lmgc_{name}", tensors, {"method": "lmgc", "lane_elements": 200}
+    mixed = [
+        gradient(18, 17, dtype=torch.float32, seed=10),
+        few_values(torch.int16, 8, 20, seed=11),
+        torch.tensor(2.0),
+        torch.full((5, 5), 1.0, dtype=torch.bfloat16),
+    ]
+    for name, options in {
+        "text": {"separator": "comma_space", "bytes_per_group": 3, "byte_order": "big"},
+        "prefix": {"separator": "0x", "bytes_per_group": 8, "byte_order": "little"},
+        "bytes": {"separator": "iso-8859-1", "bytes_per_group": 4, "byte_order": "big"},
+        "modelled": {"bypass": False},
+    }.items():
+        yield f"lmgc_{name}", mixed, {"method": "lmgc", "lane_elements": 100, **options}
+
+
+# ---- the files -----------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    force = parser.parse_args(arguments).force
+    if INDEX.exists() and not force:
+        print(f"{INDEX.name} is there already: golden files are written once (see --force)")
+        return 1
+    for old in (*FOLDER.glob(f"v{VERSION}_*"), *FOLDER.glob(PRIOR.name)):
+        old.unlink()
+    write_prior(PRIOR)
+    prior = Prior.load(PRIOR)
+    index = {}
+    for name, tensors, options in frames():
+        frame = compress(tensors, prior=prior, **options)
+        (FOLDER / f"v{VERSION}_{name}.lmgc").write_bytes(to_bytes(frame))
+        raw = b"".join(to_bytes(bits(tensor)) for tensor in tensors)
+        (FOLDER / f"v{VERSION}_{name}.raw").write_bytes(raw)
+        about = [
+            [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), coded.method]
+            for tensor, coded in zip(tensors, info(frame).tensors, strict=True)
+        ]
+        index[name] = {"options": options, "tensors": about}
+        print(f"{name}: {frame.numel():,} bytes for {len(raw):,}")
+    entries = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in index.items())
+    INDEX.write_text("{\n" + ",\n".join(entries) + "\n}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,385 @@
+"""The C++ codec against `lmgc_torch.reference`, which was written from docs/format.md alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import helpers
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    DTYPES,
+    FLOATS,
+    METHODS,
+    Record,
+    bits,
+    frame_by_hand,
+    from_bytes,
+    gradient,
+    identical,
+    resealed,
+    to_bytes,
+    to_tensor,
+)
+from torch import Tensor
+
+from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
+from lmgc_torch import reference as ref
+from lmgc_torch.errors import translated
+
+BUNDLED = Path(ref.__file__).parent / "priors" / "default.pt"
+GOLDEN = Path(__file__).parent / "golden"
+_spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
+assert _spec is not None
+assert _spec.loader is not None
+golden = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(golden)
+
+REFUSED = (CorruptFrameError, PriorMismatchError)
+
+
+class BothPriors:
+    """A prior as the operators and as the reference take it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.operators = Prior.load(path)
+        self.module = torch.jit.load(str(path))
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> BothPriors:
+    """Speaks hexadecimal and bytes, and looks at every feature."""
+    path = tmp_path_factory.mktemp("prior") / "prior.pt"
+    golden.write_prior(path)
+    return BothPriors(path)
+
+
+def check(tensors: Sequence[Tensor], prior: BothPriors | None = None, **options: Any) -> list[str]:
+    """Compresses, compares what the reference and the operators decode, returns the methods."""
+    operators, module = (prior.operators, prior.module) if prior else (None, None)
+    frame = compress(list(tensors), prior=operators, **options)
+    decoded = ref.decode(to_bytes(frame), module)
+    assert len(decoded) == len(tensors)
+    for tensor, one in zip(tensors, decoded, strict=True):
+        assert str(tensor.dtype) == "torch." + one.dtype
+        assert tuple(tensor.shape) == one.shape == one.array.shape
+        assert to_bytes(bits(tensor)) == one.data
+    for tensor, back in zip(tensors, decompress(frame, prior=operators), strict=True):
+        assert identical(tensor, back)
+    return [tensor.method for tensor in info(frame).tensors]
+
+
+# ---- methods raw and planes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("method", ["raw", "planes", "auto"])
+def test_every_type_and_shape(method: str, dtype: torch.dtype):
+    shapes = [(), (0,), (3, 0, 2), (1,), (7,), (17, 16), (4, 3, 3, 3), (1000,)]
+    tensors = [golden.few_values(dtype, *shape, seed=i) for i, shape in enumerate(shapes)]
+    assert method == "raw" or "planes" in check(tensors, method=method)
+    check([], method=method)
+
+
+def test_arrays_are_of_their_type():
+    tensors = [torch.tensor([1.5, -2.0]).to(dtype) for dtype in FLOATS]
+    tensors += [torch.tensor([[1, -2]]), torch.tensor([True, False]), torch.tensor([1 + 2j])]
+    for tensor, one in zip(tensors, ref.decode(to_bytes(compress(tensors))), strict=True):
+        if tensor.dtype == torch.bfloat16:
+            assert one.array.tolist() == [0x3FC0, 0xC000]
+        else:
+            assert np.array_equal(one.array, tensor.numpy())
+            assert one.array.dtype == tensor.numpy().dtype
+
+
+def mostly(value: int, other: int, one_in: int, count: int) -> Tensor:
+    data = [other if number % one_in == 0 else value for number in golden.numbers(count, 1)]
+    return torch.tensor(data, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.full((1000,), 7, dtype=torch.uint8),  # a constant
+        mostly(7, 8, 2, 63),  # one lane
+        mostly(7, 8, 2, 128),  # two lanes
+        mostly(0, 255, 300, 5000),  # a frequency of 1
+        mostly(3, 200, 9, 66_000),  # two blocks
+        golden.segments(1),  # several tables
+        torch.tensor(golden.numbers(3000, 1)).to(torch.uint8),  # random
+        torch.zeros(100, dtype=torch.float64),  # nothing kept
+        torch.arange(2000).eq(1234).to(torch.float32),  # one kept
+        torch.arange(6000).remainder(40).eq(3) * gradient(6000),  # a mask
+        gradient(100, 100, dtype=torch.bfloat16),
+    ],
+    ids=lambda tensor: f"{tensor.dtype}-{tensor.numel()}",
+)
+def test_streams_of_every_form(tensor: Tensor):
+    check([tensor], method="planes")
+
+
+def test_numbers_of_tables():
+    """Frames with one and with several tables are among those that are tested."""
+    numbers = set()
+    for tensor in (mostly(7, 8, 2, 128), golden.segments(1)):
+        frame = to_bytes(compress([tensor], method="planes"))
+        fields = ref.ByteReader(frame[ref.read_header(frame).size :])
+        assert fields.unsigned(1) == 0  # no mask
+        numbers.add(len(ref.CodedStream(fields, tensor.numel()).tables))
+    assert 1 in numbers
+    assert max(numbers) > 2
+
+
+# ---- method lmgc ---------------------------------------------------------------------------------
+
+TEXTS = list(
+    itertools.product(
+        ["none", "space", "comma", "comma_space", "semicolon", "0x", "iso-8859-1"],
+        [None, 1, 2, 3, 8],
+    )
+)
+
+
+@pytest.mark.parametrize("number", range(len(TEXTS)))
+def test_every_text(number: int, prior: BothPriors):
+    separator, group = TEXTS[number]
+    for byte_order in ("big", "little"):
+        dtype = FLOATS[(number + (byte_order == "big")) % 4]
+        convolution = gradient(5, 2, 3, 3, dtype=dtype, seed=number)
+        methods = check(
+            [gradient(17, 9, dtype=dtype, seed=number), shortened(convolution)],
+            prior,
+            method="lmgc",
+            separator=separator,
+            bytes_per_group=group,
+            byte_order=byte_order,
+            lane_elements=61,
+        )
+        assert separator == "iso-8859-1" or methods[1] == "lmgc"
+
+
+def shortened(tensor: Tensor) -> Tensor:
+    """The tensor with three bits of mantissa: what compresses with any prior."""
+    element = ref.DTYPES[str(tensor.dtype).removeprefix("torch.")]
+    integers = tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[element.width])
+    return (integers & (-1 << (element.mantissa_bits - 3))).view(tensor.dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("bypass", [True, False])
+def test_special_floats(dtype: torch.dtype, bypass: bool, prior: BothPriors):
+    tensors = [
+        golden.special(dtype),
+        gradient(8, 20, dtype=torch.float16).to(dtype),  # constant digits
+        torch.zeros(50, dtype=dtype),
+        torch.full((50,), -0.0, dtype=dtype),
+        gradient(60, dtype=dtype).abs() + 1,
+        torch.tensor(1.0, dtype=dtype),
+        torch.empty(0, dtype=dtype),
+        gradient(1, 40, dtype=dtype),
+        gradient(6, 2, 3, 3, dtype=dtype),
+        gradient(16, 1, 16, dtype=dtype),  # taps of a single channel
+    ]
+    methods = check(tensors, prior, method="lmgc", bypass=bypass, lane_elements=50)
+    assert "lmgc" in methods
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.complex64], ids=str)
+@pytest.mark.parametrize("separator", ["none", "comma", "iso-8859-1"])
+def test_bytes(dtype: torch.dtype, separator: str, prior: BothPriors):
+    """Types that are no floats are bytes to the prior; zeros among them are nothing special."""
+    data = bytes((0, 0x13, 0x15, 0x10)[number % 4] for number in golden.numbers(2000, 3))
+    tensors = [from_bytes(data, dtype, (-1,)), golden.few_values(dtype, 6, 20, seed=1)]
+    check(tensors, prior, method="lmgc", separator=separator, bytes_per_group=3)
+
+
+def test_bundled_prior():
+    tensors = [gradient(16, 20), gradient(4, 2, 3, 3, dtype=torch.bfloat16)]
+    assert check(tensors, BothPriors(BUNDLED), method="lmgc") == ["lmgc", "lmgc"]
+
+
+def test_the_wrong_prior(prior: BothPriors):
+    frame = to_bytes(compress([gradient(20, 20)], method="lmgc", prior=prior.operators))
+    for module in (None, torch.jit.load(str(BUNDLED))):
+        with pytest.raises(PriorMismatchError):
+            ref.decode(frame, module)
+
+
+def test_identity_of_priors(prior: BothPriors):
+    halves = ref.fingerprint_of(prior.module)
+    assert prior.operators.fingerprint == "".join(f"{half:016x}" for half in halves)
+
+
+def test_frequencies():
+    for k in range(256):
+        assert abs(ref.exp2(k) - 2**26 * 2 ** (-k / 256)) < 3
+    inf, nan = float("inf"), float("nan")
+    for logits in ([0.0] * 16, [nan] * 16, [inf, -inf, nan, 3.0], [-1e38, 1e38], [5.0, 1e9, 5.5]):
+        for units in (256.0, 0.6931471805599453, 1.1e-6):
+            frequencies = ref.frequencies_of(np.array(logits, np.float32), units)
+            assert sum(frequencies) == 65536
+            assert min(frequencies) >= 1
+
+
+# ---- damaged frames ------------------------------------------------------------------------------
+
+
+def outcome(decode: Callable[[], list[bytes]]) -> list[bytes] | None:
+    try:
+        return decode()
+    except REFUSED:
+        return None
+
+
+def by_reference(frame: bytes, prior: BothPriors) -> list[bytes] | None:
+    return outcome(lambda: [tensor.data for tensor in ref.decode(frame, prior.module)])
+
+
+def by_operators(frame: bytes, prior: BothPriors) -> list[bytes] | None:
+    handle = prior.operators.handle
+
+    def decode() -> list[bytes]:
+        with translated():
+            tensors = helpers.ops().decompress(to_tensor(frame), handle)
+        return [to_bytes(bits(tensor)) for tensor in tensors]
+
+    return outcome(decode)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_refuse_the_same_headers(method: str, prior: BothPriors):
+    tensors = [gradient(4, 20), torch.arange(3, dtype=torch.int16), torch.tensor(0.5)]
+    frame = to_bytes(compress(tensors, method=method, prior=prior.operators))
+    size = ref.read_header(frame).size
+    for position in range(size):
+        for value in (0, frame[position] ^ 1, frame[position] + 1 & 0xFF, 0xFF):
+            changed = frame[:position] + bytes([value]) + frame[position + 1 :]
+            changed = changed if position < 10 else resealed(changed)
+            assert by_operators(changed, prior) == by_reference(changed, prior), position
+
+
+def changed_sections(section: bytes, count: int, seed: int) -> list[bytes]:
+    """The section with one or two bytes changed, most of them near its beginning, or cut."""
+    generator = random.Random(seed)
+    results = []
+    for _ in range(count):
+        changed = bytearray(section)
+        for _ in range(generator.choice([1, 1, 2])):
+            position = generator.randrange(generator.choice([min(len(section), 12), len(section)]))
+            bit = 1 << generator.randrange(8)
+            changed[position] = generator.choice(
+                [changed[position] ^ bit, generator.randrange(256)]
+            )
+        results.append(bytes(changed[: generator.choice([None] * 15 + [-1])]))
+    return results
+
+
+SECTIONS: list[tuple[str, Tensor, dict[str, Any]]] = [
+    ("planes", golden.few_values(torch.int16, 400, seed=1), {}),
+    ("planes", golden.segments(2)[:4000], {}),
+    ("planes", torch.arange(600).remainder(9).eq(3) * gradient(600), {}),
+    ("lmgc", shortened(gradient(4, 20)), {"lane_elements": 30}),
+    ("lmgc", golden.special(torch.bfloat16), {"separator": "comma", "bytes_per_group": 3}),
+    ("lmgc", gradient(40, dtype=torch.float16).to(torch.float64), {"byte_order": "little"}),
+    ("lmgc", golden.few_values(torch.uint8, 80, seed=1), {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "tensor", "options"), SECTIONS, ids=lambda value: str(value)[:9]
+)
+def test_both_read_changed_sections_alike(
+    method: str, tensor: Tensor, options: dict[str, Any], prior: BothPriors
+):
+    """Sections that no encoder writes mean the same to both, or nothing to both.
+
+    What the reference makes of the section is stated as the tensor's checksum, so that the
+    operators have to agree bit for bit.
+    """
+    real = to_bytes(compress([tensor], method=method, prior=prior.operators, **options))
+    header = ref.read_header(real)
+    assert header.tensors[0].method == method
+    codes = {name: code for code, name in ref.DTYPE_OF_CODE.items()}
+    dtype = codes[header.tensors[0].dtype]
+    block = None
+    if header.prior is not None:
+        fields = ref.ByteReader(real[11:])  # behind the empty metadata
+        ref.read_prior_block(fields)
+        block = real[11 : 11 + fields.position]
+
+    def frame_of(section: bytes, data: bytes) -> bytes:
+        code = ref.METHODS.index(method)
+        record = Record(tuple(tensor.shape), section, dtype, code, helpers.checksum(data))
+        return frame_by_hand([record], prior=block)
+
+    def read(section: bytes) -> list[bytes]:
+        record = ref.Record(header.tensors[0].dtype, method, tuple(tensor.shape), 0, len(section))
+        if header.prior is None:
+            return [ref.decode_planes(section, record)]
+        return [ref.LmgcSection(section, record, header.prior, prior.module).decode()]
+
+    section = real[header.size :]
+    assert frame_of(section, to_bytes(bits(tensor))) == real
+    read_at_all = 0
+    for changed in changed_sections(section, 40, seed=1):
+        data = outcome(lambda changed=changed: read(changed))
+        frame = frame_of(changed, data[0] if data else b"")
+        assert by_operators(frame, prior) == data, changed.hex()
+        read_at_all += data is not None
+    assert read_at_all > 0 or method == "planes"
+
+
+# ---- golden files --------------------------------------------------------------------------------
+
+INDEX: dict[str, Any] = json.loads(golden.INDEX.read_text()) if golden.INDEX.exists() else {}
+
+
+@pytest.fixture(scope="module")
+def golden_prior() -> BothPriors:
+    return BothPriors(golden.PRIOR)
+
+
+def golden_tensors(name: str) -> list[Tensor]:
+    data = (GOLDEN / f"v1_{name}.raw").read_bytes()
+    tensors = []
+    for type_name, shape, _ in INDEX[name]["tensors"]:
+        dtype = getattr(torch, type_name)
+        size = torch.Size(shape).numel() * dtype.itemsize
+        tensors.append(from_bytes(data[:size], dtype, shape))
+        data = data[size:]
+    assert not data
+    return tensors
+
+
+def test_golden_files_are_there():
+    assert len(INDEX) >= 15
+    assert {path.stem for path in GOLDEN.glob("v1_*.lmgc")} == {f"v1_{name}" for name in INDEX}
+    assert golden.main([]) == 1  # refuses to overwrite
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_golden_frames_decode(name: str, golden_prior: BothPriors):
+    frame = (GOLDEN / f"v1_{name}.lmgc").read_bytes()
+    tensors = golden_tensors(name)
+    back = decompress(frame, prior=golden_prior.operators)
+    assert helpers.all_identical(back, tensors)
+    assert [one.data for one in ref.decode(frame, golden_prior.module)] == [
+        to_bytes(bits(tensor)) for tensor in tensors
+    ]
+    about = [tensor.method for tensor in info(frame).tensors]
+    assert about == [method for _, _, method in INDEX[name]["tensors"]]
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_golden_frames_are_written_again(name: str, golden_prior: BothPriors):
+    """Not a promise of the format: a better encoder may change this, and then says so here."""
+    frame = compress(golden_tensors(name), prior=golden_prior.operators, **INDEX[name]["options"])
+    assert to_bytes(frame) == (GOLDEN / f"v1_{name}.lmgc").read_bytes()
