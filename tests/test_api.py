@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import re
@@ -247,10 +248,33 @@ def test_the_default_device_does_not_matter(prior: Prior):
         assert compress([]).device == torch.device("cpu")
 
 
-def test_inference_mode_works(prior: Prior):
-    with torch.inference_mode():
-        for method in METHODS:
-            check(gradient(100), method=method, prior=prior)
+@contextlib.contextmanager
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+CONTEXTS = {
+    "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "double precision": double_precision,
+    "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
+    "gradients": torch.enable_grad,
+}
+
+
+@every_method
+@pytest.mark.parametrize("name", CONTEXTS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_caller_s_context_does_not_matter(name: str, method: str, prior: Prior):
+    values = gradient(30, 40).requires_grad_()
+    expected = compress(values, method=method, prior=prior)
+    with CONTEXTS[name]():
+        assert torch.equal(compress(values, method=method, prior=prior), expected)
+        assert identical(decompress(expected, prior=prior), values)
 
 
 # ---- structure -----------------------------------------------------------------------------------
@@ -549,6 +573,17 @@ def test_default_prior_is_used_where_none_is_given():
     assert info(frame).prior["fingerprint"] == Prior.load("default").fingerprint
     assert torch.equal(frame, compress(tensor, method="lmgc", prior="default"))
     assert info(frame).prior["portable"]
+
+
+@needs_default
+@pytest.mark.parametrize("name", CONTEXTS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_default_prior_does_not_mind_the_caller_s_context(name: str):
+    values = gradient(20, 30)
+    expected = compress(values, method="lmgc")
+    with CONTEXTS[name]():
+        assert torch.equal(compress(values, method="lmgc", prior=Prior.load("default")), expected)
+        assert identical(decompress(expected, prior=Prior.load("default")), values)
 
 
 @needs_default

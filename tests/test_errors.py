@@ -62,6 +62,15 @@ def check_hostile(frame: bytes, hostile: bytes, prior: Prior) -> None:
         assert all_identical(back, decompress(frame, prior=prior))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small work on many threads is slow where other processes want the processors too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # ---- damaged frames ------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import helpers
 import numpy as np
@@ -41,8 +41,6 @@ assert _spec is not None
 assert _spec.loader is not None
 golden = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden)
-
-REFUSED = (CorruptFrameError, PriorMismatchError)
 
 
 class BothPriors:
@@ -109,8 +107,8 @@ def mostly(value: int, other: int, one_in: int, count: int) -> Tensor:
     "tensor",
     [
         torch.full((1000,), 7, dtype=torch.uint8),  # a constant
-        mostly(7, 8, 2, 63),  # one lane
-        mostly(7, 8, 2, 128),  # two lanes
+        mostly(7, 8, 2, 511),  # one lane
+        mostly(7, 8, 2, 512),  # two lanes
         mostly(0, 255, 300, 5000),  # a frequency of 1
         mostly(3, 200, 9, 66_000),  # two blocks
         golden.segments(1),  # several tables
@@ -232,23 +230,34 @@ def test_frequencies():
 # ---- damaged frames ------------------------------------------------------------------------------
 
 
-def outcome(decode: Callable[[], list[bytes]]) -> list[bytes] | None:
+# What docs/format.md has decoders refuse and the operators let pass, in the reference's words.
+LENIENT = {
+    "a constant is too large for its symbol",
+    "a prior block stands where a tensor needs it, and nowhere else",
+    "an empty tensor is not of method raw",
+    "the frame was made with another prior",  # another max_context
+    "the lanes' length is out of its range",
+    "the prior block contradicts itself",
+}
+
+Outcome: TypeAlias = "list[bytes] | str"  # the tensors' bytes, or why there are none
+
+
+def outcome(decode: Callable[[], list[bytes]]) -> Outcome:
     try:
         return decode()
-    except REFUSED:
-        return None
+    except (CorruptFrameError, PriorMismatchError) as error:
+        return str(error)
 
 
-def by_reference(frame: bytes, prior: BothPriors) -> list[bytes] | None:
+def by_reference(frame: bytes, prior: BothPriors) -> Outcome:
     return outcome(lambda: [tensor.data for tensor in ref.decode(frame, prior.module)])
 
 
-def by_operators(frame: bytes, prior: BothPriors) -> list[bytes] | None:
-    handle = prior.operators.handle
-
+def by_operators(frame: bytes, prior: BothPriors) -> Outcome:
     def decode() -> list[bytes]:
         with translated():
-            tensors = helpers.ops().decompress(to_tensor(frame), handle)
+            tensors = helpers.ops().decompress(to_tensor(frame), prior.operators.handle)
         return [to_bytes(bits(tensor)) for tensor in tensors]
 
     return outcome(decode)
@@ -256,14 +265,18 @@ def by_operators(frame: bytes, prior: BothPriors) -> list[bytes] | None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_both_refuse_the_same_headers(method: str, prior: BothPriors):
-    tensors = [gradient(4, 20), torch.arange(3, dtype=torch.int16), torch.tensor(0.5)]
+    tensors = [gradient(4, 20), torch.arange(3, dtype=torch.int16), torch.empty(0)]
     frame = to_bytes(compress(tensors, method=method, prior=prior.operators))
     size = ref.read_header(frame).size
     for position in range(size):
-        for value in (0, frame[position] ^ 1, frame[position] + 1 & 0xFF, 0xFF):
+        for value in (frame[position] ^ 1, frame[position] + 2 & 0xFF, 0xFF):
             changed = frame[:position] + bytes([value]) + frame[position + 1 :]
             changed = changed if position < 10 else resealed(changed)
-            assert by_operators(changed, prior) == by_reference(changed, prior), position
+            reference, operators = by_reference(changed, prior), by_operators(changed, prior)
+            if isinstance(reference, list):
+                assert operators == reference, position
+            else:
+                assert isinstance(operators, str) or reference in LENIENT, (position, reference)
 
 
 def changed_sections(section: bytes, count: int, seed: int) -> list[bytes]:
@@ -289,7 +302,7 @@ SECTIONS: list[tuple[str, Tensor, dict[str, Any]]] = [
     ("lmgc", shortened(gradient(4, 20)), {"lane_elements": 30}),
     ("lmgc", golden.special(torch.bfloat16), {"separator": "comma", "bytes_per_group": 3}),
     ("lmgc", gradient(40, dtype=torch.float16).to(torch.float64), {"byte_order": "little"}),
-    ("lmgc", golden.few_values(torch.uint8, 80, seed=1), {}),
+    ("lmgc", golden.few_values(torch.uint8, 200, seed=1), {"byte_order": "big"}),
 ]
 
 
@@ -330,10 +343,15 @@ def test_both_read_changed_sections_alike(
     assert frame_of(section, to_bytes(bits(tensor))) == real
     read_at_all = 0
     for changed in changed_sections(section, 40, seed=1):
-        data = outcome(lambda changed=changed: read(changed))
-        frame = frame_of(changed, data[0] if data else b"")
-        assert by_operators(frame, prior) == data, changed.hex()
-        read_at_all += data is not None
+        reference = outcome(lambda changed=changed: read(changed))
+        data = reference[0] if isinstance(reference, list) else b""
+        operators = by_operators(frame_of(changed, data), prior)
+        if isinstance(reference, list):
+            assert operators == reference, changed.hex()
+            read_at_all += 1
+        else:  # it is not the tensor's checksum alone that stops the operators
+            by_chance = isinstance(operators, list) or "data differ" in operators
+            assert not by_chance or reference in LENIENT, (changed.hex(), reference)
     assert read_at_all > 0 or method == "planes"
 
 

@@ -131,6 +131,12 @@ NamedTables settle_tables(const std::array<rans::Counts, most_tables>& counts, i
   return several.estimated_size < single.estimated_size ? several : single;
 }
 
+bool is_smaller_than_raw(const StreamHead& head, std::uint64_t symbols) {
+  ByteWriter out;
+  write_head(head, out);
+  return out.size() + body_size(head, symbols) <= symbols;
+}
+
 std::vector<std::uint8_t> pack_names(const std::uint8_t* names, std::uint64_t segments,
                                      int tables) {
   const int bits = name_bits(tables);
@@ -200,7 +206,7 @@ CodedStream code_stream(const std::uint8_t* data, std::uint64_t symbols, int seg
     head.block_words.push_back(
         static_cast<std::uint32_t>((stream.blocks[block].size() - states) / 2));
   }
-  if (body_size(head, symbols) >= symbols) return {};  // the estimate was wrong
+  if (!is_smaller_than_raw(head, symbols)) return {};
   stream.names = pack_names(names.data(), static_cast<std::uint64_t>(all_segments), tables);
   return stream;
 }

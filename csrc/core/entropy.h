@@ -85,6 +85,9 @@ struct NamedTables {
 NamedTables settle_tables(const std::array<rans::Counts, most_tables>& counts, int tables,
                           std::uint64_t symbols, int segment_bits);
 
+// Whether a stream with this head takes less than its symbols stored raw: estimates can be wrong.
+bool is_smaller_than_raw(const StreamHead& head, std::uint64_t symbols);
+
 // Packs names[0, segments), each below `tables`, into names_size bytes.
 std::vector<std::uint8_t> pack_names(const std::uint8_t* names, std::uint64_t segments, int tables);
 

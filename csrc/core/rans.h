@@ -27,9 +27,9 @@ inline constexpr int most_lanes = 32;
 
 // ---- lanes --------------------------------------------------------------------------------------
 
-// How many lanes code a block of `symbols` symbols: the power of two at or below symbols / 256, within
-// [1, 32]. A lane costs 4 bytes, half of them for nothing: little against the 256 symbols or more that
-// it codes.
+// How many lanes code a block of `symbols` symbols: the power of two at or below symbols / 256,
+// within [1, 32]. A lane costs 4 bytes, half of them for nothing: little against the 256 symbols or
+// more that it codes.
 LMGC_HD constexpr int lanes_of(std::uint32_t symbols) {
   int lanes = 1;
   while (lanes < most_lanes && symbols >= 512u * static_cast<std::uint32_t>(lanes)) lanes *= 2;

@@ -323,7 +323,7 @@ int code_stream(const std::uint8_t* data, std::uint64_t symbols, int segment_bit
   head.block_words.resize(blocks);
   if (int error = download(head.block_words.data(), words, blocks * sizeof *words, stream))
     return error;
-  if (body_size(head, symbols) >= symbols) return 0;  // the estimate was wrong
+  if (!is_smaller_than_raw(head, symbols)) return 0;
   coded.head = std::move(head);
   coded.names = packed;
   coded.blocks = scratch;

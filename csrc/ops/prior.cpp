@@ -74,8 +74,8 @@ std::string hexadecimal(std::uint64_t value) {
   return text;
 }
 
-// Runs a method as written, whatever the caller's context: no autograd, no autocast, no profiling or
-// fusion that could change results from one call to the next. All three are this thread's own.
+// Runs a method as written, whatever the caller's context: no autograd, no autocast, no profiling
+// or fusion that could change results from one call to the next. All three are this thread's own.
 c10::IValue run(const torch::jit::Module& module, const char* name,
                 std::vector<c10::IValue> arguments) {
   const at::NoGradGuard no_grad;

@@ -329,7 +329,7 @@ class CodedStream:
         for words in self.block_words:
             count = min(65536, self.symbols - len(out))
             lanes = 1
-            while lanes < 32 and 2 * lanes * 64 <= count:
+            while lanes < 32 and 2 * lanes * 256 <= count:
                 lanes *= 2
             states = [fields.unsigned(4) for _ in range(lanes)]
             if not all(2**15 <= x < 2**31 for x in states):
@@ -522,7 +522,8 @@ class LmgcSection:
             for element, symbol in self.pattern:
                 if element != (index - first) % self.period:
                     continue
-                frequencies = self.model.predict({**features, "digit": symbol})
+                digit = self.symbols - 1 - self.shift(symbol) // self.bits if symbol >= 0 else -1
+                frequencies = self.model.predict({**features, "digit": digit})
                 if symbol < 0:
                     self.model.see_separator()
                 else:

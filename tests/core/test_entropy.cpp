@@ -30,8 +30,9 @@ Status decoded(const Bytes& coded, Bytes& data, const Parallel& parallel = run_s
 std::vector<std::size_t> sizes() {
   std::vector<std::size_t> all;
   for (std::size_t size = 0; size <= 70; ++size) all.push_back(size);
-  for (const std::size_t size : {127, 128, 129, 255, 256, 257, 511, 512, 2047, 2048, 2049, 5000, 8191, 8192, 65535, 65536,
-                                 65537, 65600, 131072, 140001, 300000}) {
+  for (const std::size_t size :
+       {127,  128,  129,  255,   256,   257,   511,   512,    2047,   2048,  2049,
+        5000, 8191, 8192, 65535, 65536, 65537, 65600, 131072, 140001, 300000}) {
     all.push_back(size);
   }
   return all;

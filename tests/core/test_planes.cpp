@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/planes.h"
+#include "plane_cases.h"
 #include "stream_cases.h"
 
 namespace {
@@ -15,57 +16,9 @@ using namespace lmgc;
 
 using Bytes = std::vector<std::uint8_t>;
 
-const std::vector<FloatFormat> formats = {
-    float_format(DType::uint8),    float_format(DType::int16),   float_format(DType::float16),
-    float_format(DType::bfloat16), float_format(DType::int32),   float_format(DType::float32),
-    float_format(DType::int64),    float_format(DType::float64), float_format(DType::complex128),
-};
-
-const std::vector<std::string> kinds = {"zero",      "constant", "random",  "gradient", "few zero",
-                                        "rows zero", "one left", "special", "zero seen"};
-
-// `elements` elements of a format, aligned for it.
-struct Tensor {
-  Tensor(const std::string& kind, std::int64_t elements, FloatFormat format)
-      : elements(elements), format(format), words(std::max<std::size_t>(1, (bytes() + 7) / 8)) {
-    std::mt19937_64 random(static_cast<unsigned>(elements) + format.bytes);
-    auto* data = reinterpret_cast<std::uint8_t*>(words.data());
-    for (std::int64_t i = 0; i < elements; ++i) {
-      std::uint64_t parts[2] = {random(), random()};
-      const std::uint64_t exponent =
-          110 + static_cast<unsigned>(std::countl_zero(random())) + (i / 1000) % 5 * 6;
-      bool zero = kind == "zero" || (kind == "one left" && i != elements / 2);
-      if (kind == "few zero") zero = random() % 50 == 0;
-      if (kind == "rows zero") zero = (i / 300) % 3 != 0 || random() % 3 == 0;
-      if (kind == "constant") parts[0] = parts[1] = 0x0123456789ABCDEF;
-      if (kind == "gradient" || kind.find("zero") != std::string::npos) {
-        const int shift = format.bits() >= 64 ? 55 : format.bits() - 9;
-        parts[0] = (parts[0] & ((std::uint64_t{1} << std::max(shift, 0)) - 1)) |
-                   exponent << std::max(shift, 0);
-      }
-      if (kind == "special") {  // -0, infinities, NaNs with payload, subnormals
-        const std::uint64_t choices[] = {
-            0,          std::uint64_t{1} << (8 * std::min<int>(format.bytes, 8) - 1),
-            ~0ull,      0x7F800000,
-            0x7FC00001, 0xFF80,
-            1,          0x7FF0000000000000};
-        parts[0] = choices[random() % 8];
-        parts[1] = choices[random() % 8];
-      }
-      if (zero) parts[0] = parts[1] = 0;
-      std::memcpy(data + static_cast<std::size_t>(i) * format.bytes, parts, format.bytes);
-    }
-    for (std::int64_t i = 0; kind == "zero seen" && i < sample_size(elements); ++i) {
-      std::memset(data + static_cast<std::size_t>(sample_element(i, elements)) * format.bytes, 0,
-                  format.bytes);  // and random elsewhere
-    }
-  }
-  std::size_t bytes() const { return static_cast<std::size_t>(elements) * format.bytes; }
-
-  std::int64_t elements;
-  FloatFormat format;
-  std::vector<std::uint64_t> words;
-};
+using test::formats;
+using test::Tensor;
+using test::tensor_kinds;
 
 Bytes encoded(const Tensor& tensor, const Parallel& parallel = run_serially) {
   return encode_planes(tensor.words.data(), tensor.elements, tensor.format, parallel);
@@ -89,12 +42,12 @@ void check_round_trip(const std::string& kind, std::int64_t elements, FloatForma
 }  // namespace
 
 TEST_CASE("tensors of all formats and kinds decode to what they were") {
-  for (const auto& kind : kinds) {
+  for (const auto& kind : tensor_kinds) {
     for (const FloatFormat format : formats) {
       for (std::int64_t elements = 0; elements <= 70; ++elements)
         check_round_trip(kind, elements, format);
-      for (const std::int64_t elements : {255, 256, 257, 511, 512, 2047, 2049, 16383, 16384, 16385, 16448,
-                                          65535, 65536, 65537, 131072, 200003}) {
+      for (const std::int64_t elements : {255, 256, 257, 511, 512, 2047, 2049, 16383, 16384, 16385,
+                                          16448, 65535, 65536, 65537, 131072, 200003}) {
         check_round_trip(kind, elements, format);
       }
     }
@@ -117,7 +70,7 @@ TEST_CASE("sections are small where tensors are simple") {
 }
 
 TEST_CASE("sections do not depend on how work is shared") {
-  for (const auto& kind : kinds) {
+  for (const auto& kind : tensor_kinds) {
     const Tensor tensor(kind, 300001, float_format(DType::float32));
     const Bytes section = encoded(tensor);
     CHECK(encoded(tensor, test::run_backwards) == section);
@@ -131,7 +84,7 @@ TEST_CASE("sections do not depend on how work is shared") {
 }
 
 TEST_CASE("damaged sections give a status, never a crash") {
-  for (const auto& kind : kinds) {
+  for (const auto& kind : tensor_kinds) {
     for (const FloatFormat format : {float_format(DType::bfloat16), float_format(DType::float32),
                                      float_format(DType::complex128)}) {
       for (const std::int64_t elements : {0, 1, 9, 130, 1000, 66000}) {

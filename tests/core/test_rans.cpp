@@ -130,8 +130,9 @@ TEST_CASE("the number of lanes follows from the number of symbols") {
 
 TEST_CASE("blocks of every size decode, and no other bytes do") {
   std::mt19937 random(4);
-  for (const std::uint32_t count : {1u, 2u, 31u, 32u, 33u, 127u, 128u, 255u, 256u, 257u, 1000u,
-                                    511u, 512u, 513u, 2047u, 2048u, 8191u, 8192u, 8193u, 2049u, 4095u, 5000u, 65535u, 65536u}) {
+  for (const std::uint32_t count :
+       {1u,   2u,   31u,   32u,   33u,   127u,  128u,  255u,  256u,  257u,  1000u,  511u,
+        512u, 513u, 2047u, 2048u, 8191u, 8192u, 8193u, 2049u, 4095u, 5000u, 65535u, 65536u}) {
     for (const int segment_bits : {5, 6, 8, 16}) {
       std::vector<std::uint8_t> names(((count - 1) >> segment_bits) + 1), symbols(count);
       for (auto& name : names) name = static_cast<std::uint8_t>(random() % 3);
