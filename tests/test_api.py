@@ -412,9 +412,10 @@ def test_every_method_pays(prior: Prior):
 
 
 @every_method
-def test_zeros_cost_nearly_nothing(method: str, prior: Prior):
-    if method != "raw":
-        assert compress(torch.zeros(10_000), method=method, prior=prior).numel() < 1000
+def test_zeros_cost_nearly_nothing(method: str):
+    # A prior says how nearly: the bundled one allows for -0.0, which real gradients have.
+    limit = {"raw": 41_000, "lmgc": 4_000}.get(method, 100)
+    assert compress(torch.zeros(10_000), method=method).numel() < limit
 
 
 # ---- info ----------------------------------------------------------------------------------------

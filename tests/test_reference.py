@@ -151,7 +151,7 @@ def test_every_text(number: int, prior: BothPriors):
     separator, group = TEXTS[number]
     for byte_order in ("big", "little"):
         dtype = FLOATS[(number + (byte_order == "big")) % 4]
-        convolution = gradient(5, 2, 3, 3, dtype=dtype, seed=number)
+        convolution = gradient(12, 2, 3, 3, dtype=dtype, seed=number)
         methods = check(
             [gradient(17, 9, dtype=dtype, seed=number), shortened(convolution)],
             prior,
@@ -161,14 +161,14 @@ def test_every_text(number: int, prior: BothPriors):
             byte_order=byte_order,
             lane_elements=61,
         )
-        assert separator == "iso-8859-1" or methods[1] == "lmgc"
+        assert methods[1] == "lmgc" or (separator, dtype) == ("iso-8859-1", torch.bfloat16)
 
 
 def shortened(tensor: Tensor) -> Tensor:
-    """The tensor with three bits of mantissa: what compresses with any prior."""
+    """The tensor with one bit of mantissa: what compresses with any prior."""
     element = ref.DTYPES[str(tensor.dtype).removeprefix("torch.")]
     integers = tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[element.width])
-    return (integers & (-1 << (element.mantissa_bits - 3))).view(tensor.dtype)
+    return (integers & (-1 << (element.mantissa_bits - 1))).view(tensor.dtype)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -196,7 +196,8 @@ def test_bytes(dtype: torch.dtype, separator: str, prior: BothPriors):
     """Types that are no floats are bytes to the prior; zeros among them are nothing special."""
     data = bytes((0, 0x13, 0x15, 0x10)[number % 4] for number in golden.numbers(2000, 3))
     tensors = [from_bytes(data, dtype, (-1,)), golden.few_values(dtype, 6, 20, seed=1)]
-    check(tensors, prior, method="lmgc", separator=separator, bytes_per_group=3)
+    methods = check(tensors, prior, method="lmgc", separator=separator, bytes_per_group=3)
+    assert "lmgc" in methods
 
 
 def test_bundled_prior():
@@ -300,7 +301,8 @@ SECTIONS: list[tuple[str, Tensor, dict[str, Any]]] = [
     ("planes", golden.segments(2)[:4000], {}),
     ("planes", torch.arange(600).remainder(9).eq(3) * gradient(600), {}),
     ("lmgc", shortened(gradient(4, 20)), {"lane_elements": 30}),
-    ("lmgc", golden.special(torch.bfloat16), {"separator": "comma", "bytes_per_group": 3}),
+    ("lmgc", shortened(gradient(100)), {"separator": "comma", "bytes_per_group": 3}),
+    ("lmgc", torch.cat([gradient(80), torch.zeros(40), -torch.zeros(9)]), {"lane_elements": 60}),
     ("lmgc", gradient(40, dtype=torch.float16).to(torch.float64), {"byte_order": "little"}),
     ("lmgc", golden.few_values(torch.uint8, 200, seed=1), {"byte_order": "big"}),
 ]

@@ -27,12 +27,48 @@ void write_prior(ByteWriter& out, const PriorBlock& prior) {
   out.bytes(prior.environment.data(), prior.environment.size());
 }
 
+// Well-formed UTF-8, as far as lengths and continuation bytes go: what Python needs to make a
+// string.
+bool is_utf8(const std::string& text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = [&](std::size_t k) {
+      return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u;
+    };
+    int length = 1;
+    unsigned low = 0x80, high = 0xBF;  // of the second byte
+    if (byte < 0x80) {
+      ++i;
+      continue;
+    }
+    if (byte >= 0xC2 && byte <= 0xDF) {
+      length = 2;
+    } else if (byte >= 0xE0 && byte <= 0xEF) {
+      length = 3;
+      if (byte == 0xE0) low = 0xA0;   // overlong
+      if (byte == 0xED) high = 0x9F;  // surrogates
+    } else if (byte >= 0xF0 && byte <= 0xF4) {
+      length = 4;
+      if (byte == 0xF0) low = 0x90;
+      if (byte == 0xF4) high = 0x8F;
+    } else {
+      return false;
+    }
+    if (next(1) < low || next(1) > high) return false;
+    for (int k = 2; k < length; ++k) {
+      if ((next(static_cast<std::size_t>(k)) & 0xC0) != 0x80) return false;
+    }
+    i += static_cast<std::size_t>(length);
+  }
+  return true;
+}
+
 bool read_text(ByteReader& in, std::string& text) {
   const std::uint64_t size = in.varint();
   const std::uint8_t* first = in.bytes(size);
   if (first == nullptr) return false;
   text.assign(reinterpret_cast<const char*>(first), static_cast<std::size_t>(size));
-  return true;
+  return is_utf8(text);
 }
 
 bool read_prior(ByteReader& in, PriorBlock& prior) {

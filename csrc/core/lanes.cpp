@@ -2,6 +2,7 @@
 
 #include "core/bytes.h"
 #include "core/cdf.h"
+#include "core/range_coder.h"
 
 namespace lmgc {
 namespace {
@@ -171,10 +172,16 @@ Status parse_section(const std::uint8_t* data, std::size_t available, std::size_
   if (lanes > in.left()) return short_of_bytes();
   section.lane_sizes.resize(static_cast<std::size_t>(lanes));
   std::uint64_t total = 0;
+  std::uint64_t left = static_cast<std::uint64_t>(elements);
   for (auto& lane_size : section.lane_sizes) {
     lane_size = in.varint();
     if (lane_size > size) return Status::bad_section;
     total += lane_size;
+    const std::uint64_t count = left < section.lane_elements ? left : section.lane_elements;
+    if (in.ok() && count * plan.coded_count > most_symbols_in_lane(lane_size)) {
+      return Status::bad_section;
+    }
+    left -= count;
   }
   if (!in.ok()) return short_of_bytes();
   section.lanes_offset = in.position();

@@ -75,7 +75,7 @@ struct CountSymbols {
     const std::int64_t end = begin + block_elements < elements ? begin + block_elements : elements;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::uint64_t word = load_word(words, format.bytes, i);
-      if ((word & ~plan.sign_mask) == 0) continue;
+      if (plan.sign_mask != 0 && (word & ~plan.sign_mask) == 0) continue;
       ++count[0];
       for (int s = 0; s < plan.symbols; ++s)
         ++count[1 + (s << plan.bits) + plan.symbol_of(word, s)];

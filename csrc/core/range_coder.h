@@ -17,6 +17,14 @@ namespace lmgc {
 // and the end.
 LMGC_HD constexpr std::int64_t lane_bound(std::int64_t symbols) { return 2 * symbols + 2; }
 
+// Most symbols that a lane of `bytes` bytes can hold: with 16 symbols or more none is more probable
+// than (2^16 - 15) / 2^16, so that each takes 1/3029 of a bit or more, and what was not written by
+// then is at most 32 bits. Decoders refuse lanes that claim more, and so never work long for a few
+// bytes.
+LMGC_HD constexpr std::uint64_t most_symbols_in_lane(std::uint64_t bytes) {
+  return (bytes + 4) * 8 * 3029;
+}
+
 // Writes to a buffer of lane_bound(symbols) bytes, which the caller provides.
 struct RangeEncoder {
   std::uint64_t low = 0;
@@ -52,7 +60,6 @@ struct RangeEncoder {
         break;
       }
     }
-    while (size > 0 && out[size - 1] == 0) --size;
     return size;
   }
 

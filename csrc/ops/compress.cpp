@@ -88,8 +88,10 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
   }
   if (tensors.empty()) return;
   std::vector<Section> sections = encode_lmgc(tensors, prior, options);
+  std::int64_t saved = 0;
   for (std::size_t k = 0; k < which.size(); ++k) {
     if (sections[k].size >= bytes[which[k]].numel()) continue;
+    saved += bytes[which[k]].numel() - sections[k].size;
     frame.header.tensors[which[k]].method = Method::lmgc;
     frame.sections[which[k]] = std::move(sections[k]);
     frame.header.has_prior = true;
@@ -97,6 +99,17 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
   if (frame.header.has_prior) {
     frame.header.prior =
         prior.describe(options.serialize, bound_batch_lanes(prior, options.memory_limit));
+    FrameHeader without = frame.header;
+    without.has_prior = false;
+    const auto block =
+        static_cast<std::int64_t>(write_header(frame.header).size() - write_header(without).size());
+    if (saved <= block) {
+      for (const std::size_t i : which) {
+        frame.header.tensors[i].method = Method::raw;
+        frame.sections[i] = raw_section(bytes[i]);
+      }
+      frame.header.has_prior = false;
+    }
   }
 }
 
@@ -177,6 +190,16 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     out = assemble(frame, device);
   }
   return out;
+}
+
+at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
+                               const c10::intrusive_ptr<Prior>& prior, const std::string& method,
+                               const std::string& separator, std::int64_t bytes_per_group,
+                               const std::string& byte_order, std::int64_t lane_elements,
+                               bool bypass, std::int64_t memory_limit,
+                               const std::string& metadata) {
+  return compress(tensors, prior, method, separator, bytes_per_group, byte_order, lane_elements,
+                  bypass, memory_limit, metadata);
 }
 
 }  // namespace lmgc::ops

@@ -1,7 +1,8 @@
 #include <sstream>
 
-#include "core/lanes.h"
 #include "ops/compress.h"
+#include "ops/lmgc.h"
+#include "ops/options.h"
 
 namespace lmgc::ops {
 namespace {
@@ -34,10 +35,9 @@ std::string prior_json(const FrameHeader& header) {
     out.fill('0');
     out << half;
   }
-  const Separator separator = prior.serialize.separator;
   out << std::dec << "\", \"portable\": " << (prior.portable ? "true" : "false")
-      << ", \"window_tokens\": " << prior.window_tokens << ", \"separator\": "
-      << quoted(separator == Separator::iso_8859_1 ? "iso-8859-1" : separator_text(separator))
+      << ", \"window_tokens\": " << prior.window_tokens
+      << ", \"separator\": " << quoted(separator_name(prior.serialize.separator))
       << ", \"bytes_per_group\": " << static_cast<int>(prior.serialize.bytes_per_group)
       << ", \"byte_order\": \"" << (prior.serialize.byte_order == ByteOrder::big ? "big" : "little")
       << "\", \"environment\": " << quoted(prior.environment) << "}";
@@ -45,24 +45,19 @@ std::string prior_json(const FrameHeader& header) {
 }
 
 // The parts of a section, in bytes; they add up to the section.
-std::string sections_json(const at::Tensor& frame, const TensorRecord& record,
-                          const FrameHeader& header) {
+std::string sections_json(const at::Tensor& frame, std::size_t index, const FrameHeader& header) {
+  const TensorRecord& record = header.tensors[index];
   std::ostringstream out;
   if (record.method != Method::lmgc) {
     out << "{\"" << name(record.method) << "\": " << record.section_size << "}";
     return out.str();
   }
   const FloatFormat format = serialized_format(float_format(record.dtype));
-  const at::Tensor bytes = frame
-                               .narrow(0, static_cast<std::int64_t>(record.section_offset),
-                                       static_cast<std::int64_t>(record.section_size))
-                               .cpu();
-  LmgcSection section;
-  const auto size = static_cast<std::size_t>(record.section_size);
-  const Status status =
-      parse_section(bytes.data_ptr<std::uint8_t>(), size, size, format, header.prior.serialize,
-                    static_cast<std::int64_t>(record.bytes / format.bytes), section);
-  if (status != Status::ok) return std::string("{\"damaged\": ") + quoted(describe(status)) + "}";
+  const LmgcSection section =
+      read_lmgc_section(frame, static_cast<std::int64_t>(record.section_offset),
+                        static_cast<std::int64_t>(record.section_size), format,
+                        static_cast<std::int64_t>(record.bytes / format.bytes),
+                        header.prior.serialize, describe_tensor(index, record));
   out << "{\"side\": " << section.lanes_offset
       << ", \"lanes\": " << section.tails_offset - section.lanes_offset
       << ", \"tails\": " << record.section_size - section.tails_offset << "}";
@@ -85,7 +80,7 @@ std::string info(const at::Tensor& data) {
       out << (d == 0 ? "" : ", ") << record.sizes[d];
     out << "], \"method\": \"" << name(record.method) << "\", \"raw_bytes\": " << record.bytes
         << ", \"section_bytes\": " << record.section_size
-        << ", \"sections\": " << sections_json(frame, record, header) << "}";
+        << ", \"sections\": " << sections_json(frame, i, header) << "}";
   }
   out << "]}";
   return out.str();

@@ -9,19 +9,22 @@
 #include "ops/compress.h"
 #include "ops/prior.h"
 
+#define PRIOR "__torch__.torch.classes.lmgc.Prior"
+#define COMPRESS_OPTIONS                                                                          \
+  ", str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\", int lane_elements=0," \
+  " bool bypass=True, int memory_limit=268435456, str metadata=\"\") -> Tensor"
+
 TORCH_LIBRARY(lmgc, m) {
   using namespace lmgc::ops;
   register_prior(m);  // before the schemas that name the class
   m.def("version() -> str", [] { return std::string(lmgc::library_version()); });
-  m.def(
-      "compress(Tensor[] tensors, __torch__.torch.classes.lmgc.Prior? prior=None, *, str "
-      "method=\"auto\", "
-      "str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\", int lane_elements=0, "
-      "bool bypass=True, "
-      "int memory_limit=268435456, str metadata=\"\") -> Tensor",
-      {at::Tag::pt2_compliant_tag});
-  m.def("decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None) -> Tensor[]",
+  m.def("compress(Tensor[] tensors, " PRIOR "? prior=None, *, str method=\"auto\"" COMPRESS_OPTIONS,
         {at::Tag::pt2_compliant_tag});
+  // torch.compile cannot see the stand-in of a custom class behind an optional argument: with this
+  // overload a call with a prior stays in one graph.
+  m.def("compress.prior(Tensor[] tensors, " PRIOR " prior, *, str method=\"lmgc\"" COMPRESS_OPTIONS,
+        {at::Tag::pt2_compliant_tag});
+  m.def("decompress(Tensor data, " PRIOR "? prior=None) -> Tensor[]", {at::Tag::pt2_compliant_tag});
   m.def("info(Tensor data) -> str");
 }
 
@@ -29,6 +32,7 @@ TORCH_LIBRARY(lmgc, m) {
 // device.
 TORCH_LIBRARY_IMPL(lmgc, CompositeExplicitAutograd, m) {
   m.impl("compress", lmgc::ops::compress);
+  m.impl("compress.prior", lmgc::ops::compress_with_prior);
   m.impl("decompress", lmgc::ops::decompress);
   m.impl("info", lmgc::ops::info);
 }

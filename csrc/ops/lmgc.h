@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/lanes.h"
@@ -45,6 +46,12 @@ struct LmgcSource {
   std::int64_t size;
   std::string where;  // for error messages: "tensor 3"
 };
+
+// The part of a section before its lanes, checked. On a device it is fetched in growing pieces.
+// `where` is for error messages. Raises CorruptFrameError.
+LmgcSection read_lmgc_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                              FloatFormat format, std::int64_t elements,
+                              const SerializeOptions& options, const std::string& where);
 
 // Decodes sections of `frame` (1-D uint8 on the prior's device). Raises CorruptFrameError. `block`
 // has been checked.

@@ -12,25 +12,7 @@ at::TensorOptions on(const at::Device& device, at::ScalarType type) {
   return at::TensorOptions().device(device).dtype(type);
 }
 
-// The part of a section before its lanes, fetched from the device in growing pieces.
-LmgcSection read_section(const at::Tensor& frame, const LmgcSource& source,
-                         const SerializeOptions& options) {
-  LmgcSection section;
-  std::int64_t available =
-      frame.is_cpu() ? source.size : std::min<std::int64_t>(source.size, 1 << 16);
-  for (;;) {
-    const at::Tensor head = frame.narrow(0, source.offset, available).cpu();
-    const Status status =
-        parse_section(head.data_ptr<std::uint8_t>(), static_cast<std::size_t>(available),
-                      static_cast<std::size_t>(source.size), source.tensor.format, options,
-                      source.tensor.elements(), section);
-    if (status != Status::truncated) {
-      check_frame(status, source.where);
-      return section;
-    }
-    available = std::min(source.size, 4 * available);
-  }
-}
+constexpr std::int64_t least_lanes_per_thread = 32;
 
 DeviceScales read_section_scales(const LmgcSection& section, const LmgcSource& source,
                                  const at::Device& device) {
@@ -85,7 +67,9 @@ class GroupDecoder {
     // long.
     const std::int64_t most_lanes = std::max<std::int64_t>(1, memory_limit / lane_bytes());
     const std::int64_t threads =
-        device_.is_cpu() ? std::min<std::int64_t>(at::get_num_threads(), count) : 1;
+        device_.is_cpu() ? std::min<std::int64_t>(at::get_num_threads(),
+                                                  (count - 1) / least_lanes_per_thread + 1)
+                         : 1;
     const std::int64_t batches = std::max(threads, (count - 1) / most_lanes + 1);
     std::vector<std::vector<std::int32_t>> dealt(static_cast<std::size_t>(batches));
     for (std::int64_t i = 0; i < count; ++i) {
@@ -163,6 +147,24 @@ class GroupDecoder {
 
 }  // namespace
 
+LmgcSection read_lmgc_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                              FloatFormat format, std::int64_t elements,
+                              const SerializeOptions& options, const std::string& where) {
+  LmgcSection section;
+  std::int64_t available = frame.is_cpu() ? size : std::min<std::int64_t>(size, 1 << 16);
+  for (;;) {
+    const at::Tensor head = frame.narrow(0, offset, available).cpu();
+    const Status status =
+        parse_section(head.data_ptr<std::uint8_t>(), static_cast<std::size_t>(available),
+                      static_cast<std::size_t>(size), format, options, elements, section);
+    if (status != Status::truncated) {
+      check_frame(status, where);
+      return section;
+    }
+    available = std::min(size, 4 * available);
+  }
+}
+
 void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources,
                  const Prior& prior, const PriorBlock& block, std::int64_t memory_limit) {
   const at::Device device = prior.device();
@@ -171,7 +173,8 @@ void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources
   std::vector<SymbolPlan> plans;
   std::vector<DeviceScales> scales;
   for (const LmgcSource& source : sources) {
-    sections.push_back(read_section(frame, source, block.serialize));
+    sections.push_back(read_lmgc_section(frame, source.offset, source.size, source.tensor.format,
+                                         source.tensor.elements(), block.serialize, source.where));
     formats.push_back(source.tensor.format);
     plans.push_back(sections.back().plan);
     scales.push_back(read_section_scales(sections.back(), source, device));

@@ -11,43 +11,40 @@ void run_lockstep(const Prior& prior, const GroupPattern& pattern, const LaneTen
                   const std::vector<Lane>& lanes, const Lane* lanes_device, const Code& code) {
   const at::Device device = prior.device();
   const BatchPattern view = pattern.view();
-  const auto all = static_cast<std::int64_t>(lanes.size());
-  const at::Tensor all_features =
-      at::zeros({all, view.feature_count}, at::TensorOptions().device(device).dtype(at::kFloat));
-  const at::Tensor all_tokens =
-      at::empty({all}, at::TensorOptions().device(device).dtype(at::kLong));
+  const auto floats = at::TensorOptions().device(device).dtype(at::kFloat);
+  const auto integers = at::TensorOptions().device(device).dtype(at::kLong);
 
-  std::int64_t active = all;
-  at::Tensor features = all_features, tokens = all_tokens;
+  // A state may hold on to what step() was given: tokens and features are made anew for each call.
+  auto active = static_cast<std::int64_t>(lanes.size());
+  at::Tensor tokens;
   c10::IValue state;
-  for (std::int32_t element = 0; active > 0; ++element) {
+  for (std::int32_t element = 0;; ++element) {
     const std::int64_t before = active;
     while (active > 0 && lanes[static_cast<std::size_t>(active - 1)].count <= element) --active;
     if (active == 0) break;
-    const bool new_window = element % pattern.window_elements() == 0;
-    if (active != before) {
-      features = all_features.narrow(0, 0, active);
-      tokens = all_tokens.narrow(0, 0, active);
-      if (!new_window) state = narrow_state(state, active);
-    }
-    if (new_window) {
+    if (element % pattern.window_elements() == 0) {
       state = prior.init_state(active);
-      tokens.fill_(view.bos);
+      tokens = at::full({active}, view.bos, integers);
+    } else if (active != before) {
+      state = narrow_state(state, active);
+      tokens = tokens.narrow(0, 0, active);
     }
-    if (view.feature_count > 0) {
-      for_each(device, active,
-               StepFeatures{tensors, lanes_device, view, element, features.data_ptr<float>()}, 64);
-    }
+    at::Tensor features = at::zeros({active, view.feature_count}, floats);
+    for_each(device, active,
+             StepFeatures{tensors, lanes_device, view, element, features.data_ptr<float>()}, 64);
     std::int32_t coded = 0;
     for (const PatternToken& token : pattern.tokens()) {
       if (token.element != element % view.elements) continue;
-      if (view.digit_feature >= 0)
+      if (view.digit_feature >= 0) {
+        features = features.clone();
         features.select(1, view.digit_feature).fill_(pattern.digit_of(token));
+      }
       const at::Tensor logits = prior.step(tokens, features, state);
       if (token.symbol < 0) {
-        tokens.fill_(pattern.separator_id());
+        tokens = at::full({active}, pattern.separator_id(), integers);
         continue;
       }
+      tokens = at::empty({active}, integers);
       ++coded;
       code(element, token.symbol, coded == 1, coded == view.coded_count, active, logits, tokens);
     }

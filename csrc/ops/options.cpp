@@ -39,6 +39,13 @@ Separator parse_separator(std::string_view separator) {
   return parse("separator", separator, separators);
 }
 
+const char* separator_name(Separator separator) {
+  for (const auto& [name, value] : separators) {
+    if (value == separator) return name.data();  // a literal: null-terminated
+  }
+  return "unknown";
+}
+
 ByteOrder parse_byte_order(std::string_view byte_order) {
   return parse("byte_order", byte_order, byte_orders);
 }

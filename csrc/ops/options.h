@@ -19,4 +19,7 @@ ByteOrder parse_byte_order(std::string_view byte_order);
 SerializeOptions parse_options(std::string_view separator, std::int64_t bytes_per_group,
                                std::string_view byte_order);
 
+// The way back.
+const char* separator_name(Separator separator);
+
 }  // namespace lmgc::ops

@@ -100,25 +100,6 @@ def _detokenize(
     return tokens.new_empty(shape, dtype=dtype)
 
 
-# torch.compile cannot see the stand-in of a custom class behind an optional argument. This overload
-# requires the prior, and stays in one graph; the default one with a prior breaks the graph.
-_PRIOR = "__torch__.torch.classes.lmgc.Prior"
-_library = torch.library.Library("lmgc", "FRAGMENT")
-_library.define(
-    f'compress.prior(Tensor[] tensors, {_PRIOR} prior, *, str method="lmgc", '
-    'str separator="none", int bytes_per_group=0, str byte_order="big", int lane_elements=0, '
-    'bool bypass=True, int memory_limit=268435456, str metadata="") -> Tensor',
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-
-
-def _compress_with_prior(tensors: Sequence[torch.Tensor], prior: Any, **options: Any) -> Any:
-    return torch.ops.lmgc.compress.default(tensors, prior, **{"method": "lmgc", **options})
-
-
-_library.impl("compress.prior", _compress_with_prior, "CompositeExplicitAutograd")
-
-
 @torch.library.register_fake("lmgc::compress")
 @torch.library.register_fake("lmgc::compress.prior")
 def _compress(

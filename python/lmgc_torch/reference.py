@@ -43,7 +43,7 @@ class DecodedTensor:
     def array(self) -> npt.NDArray[Any]:
         """The tensor; where NumPy lacks the type (bfloat16, float8, complex32), its bits."""
         width = DTYPES[self.dtype].width
-        kind = self.dtype if hasattr(np, self.dtype) else f"uint{8 * width}"
+        kind = f"uint{8 * width}" if self.dtype in NOT_IN_NUMPY else self.dtype
         return np.frombuffer(self.data, dtype=np.dtype(kind).newbyteorder("<")).reshape(self.shape)
 
 
@@ -136,8 +136,11 @@ class ByteReader:
                 return value if value <= WORD else refuse("a varint has more than 64 bits")
         refuse("a varint has more than ten bytes")
 
-    def text(self) -> bytes:
-        return self.take(self.varint())
+    def text(self) -> str:
+        try:
+            return self.take(self.varint()).decode("utf-8")
+        except UnicodeDecodeError:
+            refuse("a text is not UTF-8")
 
     def left(self) -> int:
         return len(self.data) - self.position
@@ -182,6 +185,7 @@ DTYPES |= {name: ElementType(8) for name in ("int64", "uint64", "complex64")}
 DTYPES |= {"complex128": ElementType(16)}
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
 DTYPES |= {name: ElementType(1) for name in FLOAT8}
+NOT_IN_NUMPY = ("bfloat16", "complex32", *FLOAT8)
 DTYPE_OF_CODE = dict(enumerate(("float16", "bfloat16", "float32", "float64")))
 DTYPE_OF_CODE |= enumerate(("uint8", "int8", "int16", "int32", "int64", "bool"), 16)
 DTYPE_OF_CODE |= enumerate(
@@ -461,13 +465,19 @@ class LmgcSection:
         self.row_scales: list[int] = []
         self.column_scales: list[int] = []
         if flags & 2:
-            self.row_scales, self.column_scales = self.matrix.read_scales(fields.text())
+            self.row_scales, self.column_scales = self.matrix.read_scales(
+                fields.take(fields.varint())
+            )
         lanes = -(-self.elements // lane_elements)
         if lanes > fields.left():
             refuse("the bytes end too early")
         firsts = [lane * lane_elements for lane in range(lanes)]
         self.lanes = [(first, min(self.elements, first + lane_elements)) for first in firsts]
         self.lane_sizes = [fields.varint() for _ in range(lanes)]
+        coded = len(self.symbols_of(LM))
+        for (first, end), size in zip(self.lanes, self.lane_sizes, strict=True):
+            if (end - first) * coded > (size + 4) * 8 * 3029:
+                refuse("a lane is too short for its symbols")
         self.pattern, self.period = self.token_pattern()
         periods = min(max(prior.max_context // len(self.pattern), 1), 65536)
         self.window = self.period * periods  # elements

@@ -174,3 +174,19 @@ TEST_CASE("varints read what was written and nothing longer") {
   bad.varint();
   REQUIRE_FALSE(bad.ok());
 }
+
+TEST_CASE("metadata is UTF-8") {
+  const auto status_of = [](const std::string& metadata) {
+    FrameHeader header, read;
+    header.metadata = metadata;
+    const auto bytes = write_header(header);
+    return parse_header(bytes.data(), bytes.size(), bytes.size(), read);
+  };
+  for (const char* good : {"", "plain", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80"}) {
+    REQUIRE(status_of(good) == Status::ok);
+  }
+  for (const char* bad : {"\xFF", "\x80", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80",
+                          "\xF5\x80\x80\x80", "\xE2\x82"}) {
+    REQUIRE(status_of(bad) == Status::bad_header);
+  }
+}

@@ -78,6 +78,16 @@ TEST_CASE("a lane of certain symbols is empty") {
   REQUIRE(encode({}).empty());
 }
 
+TEST_CASE("a lane's bytes bound its symbols") {
+  for (const std::size_t count : {1u, 1000u, 30000u, 300000u}) {
+    for (const std::uint32_t start : {0u, 15u}) {
+      const auto lane = encode(std::vector<Symbol>(count, Symbol{start, cdf_total - 15}));
+      REQUIRE(count <= most_symbols_in_lane(lane.size()));
+      REQUIRE(10 * count + 4 * 8 * 30290 >= most_symbols_in_lane(lane.size()));
+    }
+  }
+}
+
 TEST_CASE("any bytes decode to some symbols without reading past the end") {
   std::mt19937 random(4);
   for (int trial = 0; trial < 2000; ++trial) {

@@ -10,8 +10,11 @@ tests/test_reference.py reads all of it.
 """
 
 import argparse
+import itertools
 import json
+import shutil
 import sys
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -66,15 +69,16 @@ class GoldenPrior(nn.Module):
         self.portable = True
         self.units_per_octave = 64.0
         self.rows = 61
-        counts = torch.ones(self.rows, len(self.vocab))
+        samples = [few_values(torch.uint8, 400, 10, seed=0).tolist()]
         for dtype in FLOATS:
-            words = bits(gradient(50, 40, dtype=dtype, seed=0)).view(2000, -1)
-            for element in words.flip(1)[:, :2].tolist():  # the bytes with sign and exponent
-                for text in ("".join(map(chr, element)), bytes(element).hex()):
-                    before = [0, self.vocab.index("<bos>"), *map(self.vocab.index, text)]
-                    for i, token in enumerate(before[2:]):
-                        row = (19 * before[i + 1] + 7 * before[i]) % self.rows
-                        counts[row, token] += 1
+            elements = bits(gradient(50, 40, dtype=dtype, seed=0)).view(2000, -1)
+            samples.append(elements.flip(1)[:, :2].tolist())  # the bytes with sign and exponent
+        counts = torch.ones(self.rows, len(self.vocab))
+        for sample in itertools.chain(*samples):
+            for text in (bytes(sample).decode("latin-1"), bytes(sample).hex()):
+                tokens = [0, self.vocab.index("<bos>"), *map(self.vocab.index, text)]
+                for i, token in enumerate(tokens[2:]):
+                    counts[(19 * tokens[i + 1] + 7 * tokens[i]) % self.rows, token] += 1
         self.register_buffer("table", (torch.log2(counts) * 64).round().to(torch.int16))
 
     def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
@@ -187,10 +191,11 @@ def frames() -> Iterator[tuple[str, list[Tensor], dict[str, Any]]]:
         tensors = [gradient(20, 24, dtype=dtype, seed=8), convolution, special(dtype)]
         yield f"lmgc_{name}", tensors, {"method": "lmgc", "lane_elements": 200}
     mixed = [
-        gradient(18, 17, dtype=torch.float32, seed=10),
-        few_values(torch.int16, 8, 20, seed=11),
+        gradient(20, 24, dtype=torch.float32, seed=10),
+        gradient(10, 20, dtype=torch.float16, seed=12).float(),  # digits that are constant
+        few_values(torch.int16, 8, 25, seed=11),
         torch.tensor(2.0),
-        torch.full((5, 5), 1.0, dtype=torch.bfloat16),
+        torch.full((15, 15), 1.0, dtype=torch.bfloat16),
     ]
     for name, options in {
         "text": {"separator": "comma_space", "bytes_per_group": 3, "byte_order": "big"},
@@ -211,16 +216,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if INDEX.exists() and not force:
         print(f"{INDEX.name} is there already: golden files are written once (see --force)")
         return 1
-    for old in (*FOLDER.glob(f"v{VERSION}_*"), *FOLDER.glob(PRIOR.name)):
-        old.unlink()
-    write_prior(PRIOR)
-    prior = Prior.load(PRIOR)
+    with tempfile.TemporaryDirectory() as folder:  # the old files stay until all new ones are made
+        make(Path(folder))
+        for old in (INDEX, PRIOR, *FOLDER.glob(f"v{VERSION}_*")):
+            old.unlink(missing_ok=True)
+        for new in Path(folder).iterdir():
+            shutil.copyfile(new, FOLDER / new.name)
+    return 0
+
+
+def make(folder: Path) -> None:
+    write_prior(folder / PRIOR.name)
+    prior = Prior.load(folder / PRIOR.name)
     index = {}
     for name, tensors, options in frames():
         frame = compress(tensors, prior=prior, **options)
-        (FOLDER / f"v{VERSION}_{name}.lmgc").write_bytes(to_bytes(frame))
+        (folder / f"v{VERSION}_{name}.lmgc").write_bytes(to_bytes(frame))
         raw = b"".join(to_bytes(bits(tensor)) for tensor in tensors)
-        (FOLDER / f"v{VERSION}_{name}.raw").write_bytes(raw)
+        (folder / f"v{VERSION}_{name}.raw").write_bytes(raw)
         about = [
             [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), coded.method]
             for tensor, coded in zip(tensors, info(frame).tensors, strict=True)
@@ -228,8 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         index[name] = {"options": options, "tensors": about}
         print(f"{name}: {frame.numel():,} bytes for {len(raw):,}")
     entries = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in index.items())
-    INDEX.write_text("{\n" + ",\n".join(entries) + "\n}\n")
-    return 0
+    (folder / INDEX.name).write_text("{\n" + ",\n".join(entries) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -66,10 +66,10 @@ def network_inputs(features: Tensor) -> Tensor:
             level.clamp(min=-63.0),
             value,
             value.abs(),
-            (level == -64.0) * 32.0,  # zero
-            ((level == 0.0) & (value == 0.0)) * 32.0,  # outside the lane
+            (level == -64.0).to(torch.float32) * 32.0,  # zero
+            ((level == 0.0) & (value == 0.0)).to(torch.float32) * 32.0,  # outside the lane
             (reference - (reference * 0.125).floor() * 8.0) * 8.0,  # within the octave
-            (features[:, 2:3] == 7.0) * 32.0,  # bfloat16
+            (features[:, 2:3] == 7.0).to(torch.float32) * 32.0,  # bfloat16
             taps * 4.0,
             flat * 64.0,
         ],
