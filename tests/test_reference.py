@@ -153,7 +153,7 @@ def test_every_text(number: int, prior: BothPriors):
         dtype = FLOATS[(number + (byte_order == "big")) % 4]
         convolution = gradient(12, 2, 3, 3, dtype=dtype, seed=number)
         methods = check(
-            [gradient(17, 9, dtype=dtype, seed=number), shortened(convolution)],
+            [gradient(17, 3, dtype=dtype, seed=number), shortened(convolution)],
             prior,
             method="lmgc",
             separator=separator,
@@ -231,16 +231,6 @@ def test_frequencies():
 # ---- damaged frames ------------------------------------------------------------------------------
 
 
-# What docs/format.md has decoders refuse and the operators let pass, in the reference's words.
-LENIENT = {
-    "a constant is too large for its symbol",
-    "a prior block stands where a tensor needs it, and nowhere else",
-    "an empty tensor is not of method raw",
-    "the frame was made with another prior",  # another max_context
-    "the lanes' length is out of its range",
-    "the prior block contradicts itself",
-}
-
 Outcome: TypeAlias = "list[bytes] | str"  # the tensors' bytes, or why there are none
 
 
@@ -270,14 +260,14 @@ def test_both_refuse_the_same_headers(method: str, prior: BothPriors):
     frame = to_bytes(compress(tensors, method=method, prior=prior.operators))
     size = ref.read_header(frame).size
     for position in range(size):
-        for value in (frame[position] ^ 1, frame[position] + 2 & 0xFF, 0xFF):
+        for value in (frame[position] ^ 1, 0xFF):
             changed = frame[:position] + bytes([value]) + frame[position + 1 :]
             changed = changed if position < 10 else resealed(changed)
             reference, operators = by_reference(changed, prior), by_operators(changed, prior)
             if isinstance(reference, list):
                 assert operators == reference, position
             else:
-                assert isinstance(operators, str) or reference in LENIENT, (position, reference)
+                assert isinstance(operators, str), (position, reference)
 
 
 def changed_sections(section: bytes, count: int, seed: int) -> list[bytes]:
@@ -353,7 +343,7 @@ def test_both_read_changed_sections_alike(
             read_at_all += 1
         else:  # it is not the tensor's checksum alone that stops the operators
             by_chance = isinstance(operators, list) or "data differ" in operators
-            assert not by_chance or reference in LENIENT, (changed.hex(), reference)
+            assert not by_chance, (changed.hex(), reference)
     assert read_at_all > 0 or method == "planes"
 
 

@@ -71,7 +71,7 @@ def bits(tensor: torch.Tensor) -> bytes:
 
 
 def naive(tensor, separator="none", bytes_per_group=None, byte_order="big"):
-    """The text and the tokens, from docs/format-serialize.md."""
+    """The text and the tokens, from docs/format.md."""
     stream = bits(tensor)
     if tensor.dtype in FLOATS and byte_order == "big":
         size = tensor.dtype.itemsize

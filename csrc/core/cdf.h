@@ -14,7 +14,7 @@ inline constexpr std::uint32_t cdf_total = 1u << cdf_bits;
 inline constexpr int cdf_steps_per_octave = 256;
 inline constexpr int cdf_most_symbols = 256;
 
-// exp2_step(k) = 2^26 * 2^(-k/256) for k in [0, 256), within 2 parts in 2^26, from integer
+// exp2_step(k) = 2^26 * 2^(-k/256) for k in [0, 256), within 4 parts in 2^26, from integer
 // arithmetic alone: the product of the rounded factors 2^26 * 2^(-2^b/256) for the bits b of k.
 LMGC_HD constexpr std::uint32_t exp2_step(std::uint32_t k) {
   // round(2^26 * 2^(-1/256)), ... 2^(-2/256), 2^(-4/256), ..., 2^(-128/256)

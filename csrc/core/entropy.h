@@ -1,6 +1,6 @@
 // The *coded stream*: n bytes (symbols) stored raw, as one constant, or entropy-coded with static
 // tables by interleaved rANS. It consists of a *head*, all that a decoder must know before it can
-// start anywhere, and a *body*, whose parts decode independently. docs/format-planes.md, section 1.
+// start anywhere, and a *body*, whose parts decode independently. docs/format.md, section 4.
 //
 // Nothing here throws except std::bad_alloc, which is bounded by the sizes that the caller names
 // and by the bytes at hand, never by a number read from untrusted bytes.

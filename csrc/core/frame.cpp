@@ -84,8 +84,13 @@ bool read_prior(ByteReader& in, PriorBlock& prior) {
   prior.probe = in.fixed<std::uint64_t>();
   prior.batch_lanes = in.varint();
   const bool known_group = group <= 4 || group == 8;
-  return read_text(in, prior.environment) && separator <= static_cast<int>(Separator::iso_8859_1) &&
-         order <= 1 && portable <= 1 && known_group;
+  if (!read_text(in, prior.environment)) return false;
+  // A portable prior needs nothing of where it encoded, a bound one everything.
+  const bool bound = prior.batch_lanes != 0 && !prior.environment.empty();
+  const bool free = prior.batch_lanes == 0 && prior.environment.empty();
+  return (prior.portable ? free : bound) && prior.window_tokens != 0 &&
+         separator <= static_cast<int>(Separator::iso_8859_1) && order <= 1 && portable <= 1 &&
+         known_group;
 }
 
 Status read_record(ByteReader& in, TensorRecord& record) {
@@ -111,6 +116,7 @@ Status read_record(ByteReader& in, TensorRecord& record) {
   }
   record.bytes = empty ? 0 : product;
   record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
+  if (record.bytes == 0 && record.method != Method::raw) return Status::bad_header;
   record.data_checksum = in.fixed<std::uint32_t>();
   record.section_size = in.varint();
   if (!in.ok()) return Status::truncated;
@@ -189,15 +195,16 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   if (!in.ok() || count > in.left() / least_record) return Status::bad_header;
   header.tensors.resize(static_cast<std::size_t>(count));
   std::uint64_t offset = header_size;
+  bool uses_prior = false;
   for (TensorRecord& record : header.tensors) {
     const Status status = read_record(in, record);
     if (status != Status::ok) return status == Status::truncated ? Status::bad_header : status;
-    if (record.method == Method::lmgc && !header.has_prior) return Status::bad_header;
+    uses_prior = uses_prior || record.method == Method::lmgc;
     record.section_offset = offset;
     if (record.section_size > size - offset) return Status::truncated;
     offset += record.section_size;
   }
-  if (in.left() != 0) return Status::bad_header;
+  if (in.left() != 0 || uses_prior != header.has_prior) return Status::bad_header;
   return offset == size ? Status::ok : Status::truncated;
 }
 

@@ -146,7 +146,9 @@ Status parse_section(const std::uint8_t* data, std::size_t available, std::size_
     }
   }
   for (int s = 0; s < plan.symbols; ++s) {
-    if (plan.mode[s] == SymbolMode::constant) constant[s] = in.fixed<std::uint8_t>();
+    if (plan.mode[s] != SymbolMode::constant) continue;
+    constant[s] = in.fixed<std::uint8_t>();
+    if (constant[s] >> plan.bits != 0) return Status::bad_section;
   }
   complete_plan(format, options, constant, plan);
   plan.elide_zeros = (flags & flag_elide_zeros) != 0;
@@ -162,7 +164,8 @@ Status parse_section(const std::uint8_t* data, std::size_t available, std::size_
       section.scales.assign(first, first + scales_size);
   }
   if (!in.ok()) return short_of_bytes();
-  if (plan.coded_count == 0 || section.lane_elements == 0 || section.lane_elements > INT32_MAX)
+  if (plan.coded_count == 0 || section.lane_elements == 0 ||
+      section.lane_elements > most_lane_elements)
     return Status::bad_section;
   if (section.has_scales && !format.is_float()) return Status::bad_section;
 
@@ -175,7 +178,7 @@ Status parse_section(const std::uint8_t* data, std::size_t available, std::size_
   std::uint64_t left = static_cast<std::uint64_t>(elements);
   for (auto& lane_size : section.lane_sizes) {
     lane_size = in.varint();
-    if (lane_size > size) return Status::bad_section;
+    if (lane_size > size - total) return Status::bad_section;
     total += lane_size;
     const std::uint64_t count = left < section.lane_elements ? left : section.lane_elements;
     if (in.ok() && count * plan.coded_count > most_symbols_in_lane(lane_size)) {

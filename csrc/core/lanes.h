@@ -12,6 +12,7 @@
 
 namespace lmgc {
 
+inline constexpr std::uint64_t most_lane_elements = 1 << 16;
 inline constexpr int most_symbols = 16;  // an element's: float64 in hexadecimal
 
 enum class SymbolMode : std::uint8_t { lm = 0, raw = 1, constant = 2 };

@@ -1,6 +1,6 @@
 // Method `planes`: bytes of equal significance as separate coded streams, and, where it pays, the
 // zeros of the tensor as a mask of one bit an element, so that the planes hold the other elements
-// only. docs/format-planes.md, section 2, specifies the section that is written here.
+// only. docs/format.md, section 5, specifies the section that is written here.
 #pragma once
 
 #include <array>

@@ -5,7 +5,7 @@
 // decoder undoes the steps of the encoder in reverse order, hence the encoder puts the symbols from
 // the last to the first and writes its words from the end to the front. Many states (*lanes*) are
 // interleaved: lane j of L codes symbols j, j + L, j + 2L, ... of a block, and a decoder reads the
-// words that the lanes ask for in the order of the symbols. docs/format-planes.md specifies the
+// words that the lanes ask for in the order of the symbols. docs/format.md specifies the
 // bytes.
 #pragma once
 

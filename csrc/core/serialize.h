@@ -6,7 +6,7 @@
 // `byte_order`), two lower-case digits a byte, high one first. Separators stand between groups;
 // `0x` stands before every group. With iso_8859_1 there are no digits and no separators: every byte
 // is the character with that code. A last group may be shorter. The text of no elements is empty.
-// docs/format-serialize.md is the specification.
+// docs/format.md is the specification.
 #pragma once
 
 #include <algorithm>

@@ -64,6 +64,8 @@ at::Tensor assemble(Frame& frame, const at::Device& device) {
     payload += frame.sections[i].size;
   }
   const auto header_size = static_cast<std::int64_t>(write_header(frame.header).size());
+  TORCH_CHECK_VALUE(header_size <= UINT32_MAX,
+                    "a frame's header is at most 4 GiB: split the list of tensors");
   const at::Tensor out =
       at::empty({header_size + payload}, at::TensorOptions().device(device).dtype(at::kByte));
   std::int64_t at_byte = header_size;
@@ -76,40 +78,54 @@ at::Tensor assemble(Frame& frame, const at::Device& device) {
   return out;
 }
 
+// Sections of the tensors that the prior makes smaller, in the places of `which`; the others drop
+// out of it.
+std::vector<Section> code_with_prior(const Prior& prior, const std::vector<at::Tensor>& bytes,
+                                     const FrameHeader& header, const LmgcOptions& options,
+                                     std::vector<std::size_t>& which) {
+  for (;;) {
+    std::vector<LmgcTensor> tensors;
+    for (const std::size_t i : which) {
+      const TensorRecord& record = header.tensors[i];
+      tensors.push_back({bytes[i], serialized_format(float_format(record.dtype)), record.sizes});
+    }
+    std::vector<Section> sections = encode_lmgc(tensors, prior, options);
+    std::vector<std::size_t> smaller;
+    std::vector<Section> kept;
+    for (std::size_t k = 0; k < which.size(); ++k) {
+      if (sections[k].size >= bytes[which[k]].numel()) continue;
+      smaller.push_back(which[k]);
+      kept.push_back(std::move(sections[k]));
+    }
+    const bool all = smaller.size() == which.size();
+    which = std::move(smaller);
+    // A bound prior's numbers depend on the batch: what is left must be coded without the others.
+    if (all || which.empty() || prior.portable()) return kept;
+  }
+}
+
 void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
                Frame& frame) {
-  std::vector<LmgcTensor> tensors;
   std::vector<std::size_t> which;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (bytes[i].numel() == 0) continue;
-    const TensorRecord& record = frame.header.tensors[i];
-    tensors.push_back({bytes[i], serialized_format(float_format(record.dtype)), record.sizes});
-    which.push_back(i);
+    if (bytes[i].numel() != 0) which.push_back(i);
   }
-  if (tensors.empty()) return;
-  std::vector<Section> sections = encode_lmgc(tensors, prior, options);
+  if (which.empty()) return;
+  std::vector<Section> sections = code_with_prior(prior, bytes, frame.header, options, which);
+  if (which.empty()) return;
+  FrameHeader with = frame.header;
+  with.has_prior = true;
+  with.prior = prior.describe(options.serialize, bound_batch_lanes(prior, options.memory_limit));
+  const auto block =
+      static_cast<std::int64_t>(write_header(with).size() - write_header(frame.header).size());
   std::int64_t saved = 0;
-  for (std::size_t k = 0; k < which.size(); ++k) {
-    if (sections[k].size >= bytes[which[k]].numel()) continue;
+  for (std::size_t k = 0; k < which.size(); ++k)
     saved += bytes[which[k]].numel() - sections[k].size;
+  if (saved <= block) return;
+  frame.header = std::move(with);
+  for (std::size_t k = 0; k < which.size(); ++k) {
     frame.header.tensors[which[k]].method = Method::lmgc;
     frame.sections[which[k]] = std::move(sections[k]);
-    frame.header.has_prior = true;
-  }
-  if (frame.header.has_prior) {
-    frame.header.prior =
-        prior.describe(options.serialize, bound_batch_lanes(prior, options.memory_limit));
-    FrameHeader without = frame.header;
-    without.has_prior = false;
-    const auto block =
-        static_cast<std::int64_t>(write_header(frame.header).size() - write_header(without).size());
-    if (saved <= block) {
-      for (const std::size_t i : which) {
-        frame.header.tensors[i].method = Method::raw;
-        frame.sections[i] = raw_section(bytes[i]);
-      }
-      frame.header.has_prior = false;
-    }
   }
 }
 
@@ -149,8 +165,10 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
   const Choice choice = parse_method(method);
   const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order), lane_elements,
                             bypass, memory_limit};
-  TORCH_CHECK_VALUE(lane_elements >= 0 && lane_elements <= (1 << 24), "lane_elements is ",
-                    lane_elements, ": it should be between 1 and 16777216, or 0 to have it chosen");
+  TORCH_CHECK_VALUE(
+      lane_elements >= 0 && lane_elements <= static_cast<std::int64_t>(most_lane_elements),
+      "lane_elements is ", lane_elements,
+      ": it should be between 1 and 65536, or 0 to have it chosen");
   TORCH_CHECK_VALUE(memory_limit >= (1 << 20), "memory_limit is ", memory_limit,
                     " bytes: it should be 1 MiB at least");
   const std::vector<at::Tensor> inputs = plain_tensors(tensors);

@@ -197,8 +197,14 @@ void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources
       lane_tensors.push_back(lane_tensor(source.tensor, plans[i], scales[i]));
       words.push_back(source.tensor.bytes.data_ptr());
     }
-    const GroupPattern pattern(prior, plans[group.front()], formats[group.front()].bytes,
-                               block.serialize);
+    const GroupPattern pattern = [&] {
+      try {
+        return GroupPattern(prior, plans[group.front()], formats[group.front()].bytes,
+                            block.serialize);
+      } catch (const c10::ValueError& error) {
+        LMGC_CHECK_PRIOR(false, error.what_without_backtrace());
+      }
+    }();
     GroupDecoder decoder(frame, prior, pattern, lane_tensors, words);
     decoder.decode_lanes(coded, block, memory_limit);
 

@@ -137,8 +137,11 @@ Prior::Prior(torch::jit::Module module) : module_(std::move(module)) {
     hasher.add(name);
     hasher.add(tensor);
   }
-  for (const auto& text : vocab_) hasher.add(text);
-  for (const auto& text : feature_names_) hasher.add(text);
+  for (const auto* texts : {&vocab_, &feature_names_}) {
+    const auto count = static_cast<std::int64_t>(texts->size());
+    hasher.add(&count, sizeof count);
+    for (const auto& text : *texts) hasher.add(text);
+  }
   hasher.add(&max_context_, sizeof max_context_);
   hasher.add(&portable_, sizeof portable_);
   hasher.add(&units, sizeof units);
@@ -336,6 +339,9 @@ void Prior::check_matches(const PriorBlock& block) const {
   const std::string wanted = hexadecimal(block.fingerprint[0]) + hexadecimal(block.fingerprint[1]);
   LMGC_CHECK_PRIOR(wanted == fingerprint(), "the frame was made with the prior ", wanted,
                    ", this one is ", fingerprint(), "; pass the prior that compressed it");
+  LMGC_CHECK_PRIOR(block.portable == portable_ &&
+                       block.window_tokens == static_cast<std::uint64_t>(max_context_),
+                   "the frame tells of another prior with the same parameters");
   LMGC_CHECK_PRIOR(block.environment == environment(),
                    "the frame was made with this prior in another environment (",
                    block.environment.empty() ? "portable" : block.environment,

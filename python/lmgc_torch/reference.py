@@ -460,7 +460,7 @@ class LmgcSection:
         if flags & 1 and self.zero_frequency == 0:
             refuse("zeros are announced, but impossible")
         lane_elements = fields.varint()
-        if not 1 <= lane_elements <= 2**24:
+        if not 1 <= lane_elements <= 2**16:
             refuse("the lanes' length is out of its range")
         self.row_scales: list[int] = []
         self.column_scales: list[int] = []
@@ -768,7 +768,8 @@ def fingerprint_of(prior: Any) -> tuple[int, int]:
         data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         items += [name.encode(), names[tensor.dtype].encode()]
         items += [struct.pack(f"<{tensor.dim()}q", *tensor.shape), data]
-    items += [text.encode() for text in (*prior.vocab, *prior.context_features)]
+    for texts in (prior.vocab, prior.context_features):
+        items += [struct.pack("<q", len(texts)), *(text.encode() for text in texts)]
     items += [struct.pack("<q", prior.max_context), struct.pack("<?", prior.portable)]
     items += [struct.pack("<d", prior.units_per_octave)]
     state, counter = [1, 2], 0

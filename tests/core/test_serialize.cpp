@@ -1,4 +1,4 @@
-// Against a second serializer, written from docs/format-serialize.md one character at a time.
+// Against a second serializer, written from docs/format.md one character at a time.
 #include "core/serialize.h"
 
 #include <catch2/catch.hpp>
