@@ -629,21 +629,3 @@ def test_import_registers_the_operators():
         "import lmgc_torch, torch; print(torch.ops.lmgc.compress([torch.ones(3)]).shape)"
     )
     assert result.returncode == 0, result.stderr
-
-
-def test_import_is_quick():
-    """At most 50 ms on top of torch's own import; the best of three, for the machine is busy."""
-    program = (
-        "import time, torch, torch.library\n"
-        "start = time.perf_counter()\n"
-        "import lmgc_torch\n"
-        "print(time.perf_counter() - start)\n"
-    )
-    seconds = []
-    for _ in range(3):
-        result = python(program)
-        assert result.returncode == 0, result.stderr
-        seconds.append(float(result.stdout))
-        if seconds[-1] < 0.05:
-            return
-    pytest.fail(f"importing takes {min(seconds):.3f} s")

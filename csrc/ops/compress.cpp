@@ -52,6 +52,12 @@ at::Tensor bytes_of(const at::Tensor& tensor) {
   return tensor.reshape({-1}).view(at::kByte);
 }
 
+std::vector<std::int64_t> sizes_of(const std::vector<at::Tensor>& bytes) {
+  std::vector<std::int64_t> sizes;
+  for (const at::Tensor& tensor : bytes) sizes.push_back(tensor.numel());
+  return sizes;
+}
+
 struct Frame {
   FrameHeader header;
   std::vector<Section> sections;
@@ -68,11 +74,16 @@ at::Tensor assemble(Frame& frame, const at::Device& device) {
                     "a frame's header is at most 4 GiB: split the list of tensors");
   const at::Tensor out =
       at::empty({header_size + payload}, at::TensorOptions().device(device).dtype(at::kByte));
+  std::vector<std::int64_t> offsets, sizes;
   std::int64_t at_byte = header_size;
   for (const Section& section : frame.sections) {
-    section.write(out.narrow(0, at_byte, section.size));
+    offsets.push_back(at_byte);
+    sizes.push_back(section.size);
     at_byte += section.size;
   }
+  for_each_tensor(device, sizes, [&](std::size_t i) {
+    frame.sections[i].write(out.narrow(0, offsets[i], sizes[i]));
+  });
   frame.header.payload_checksum = checksum_of(out.narrow(0, header_size, payload));
   out.narrow(0, 0, header_size).copy_(upload(write_header(frame.header), at::kCPU));
   return out;
@@ -129,15 +140,15 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
   }
 }
 
-void use_planes(const std::vector<at::Tensor>& bytes, Frame& frame) {
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (bytes[i].numel() == 0) continue;
+void use_planes(const std::vector<at::Tensor>& bytes, Frame& frame, const at::Device& device) {
+  for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
+    if (bytes[i].numel() == 0) return;
     TensorRecord& record = frame.header.tensors[i];
     Section section = encode_planes_section(bytes[i], float_format(record.dtype));
     const bool smaller = section.size < bytes[i].numel();
     record.method = smaller ? Method::planes : Method::raw;
     frame.sections[i] = smaller ? std::move(section) : raw_section(bytes[i]);
-  }
+  });
 }
 
 // Whether a frame of a bound prior gives back what went in: floating-point models may differ from
@@ -191,12 +202,14 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     TensorRecord record;
     record.dtype = dtype_of(input.scalar_type());
     record.sizes = input.sizes().vec();
-    record.data_checksum = static_cast<std::uint32_t>(checksum_of(bytes.back()));
     frame.header.tensors.push_back(record);
     frame.sections.push_back(raw_section(bytes.back()));
   }
+  for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
+    frame.header.tensors[i].data_checksum = static_cast<std::uint32_t>(checksum_of(bytes[i]));
+  });
   if (choice == Choice::lmgc) use_prior(**prior, bytes, options, frame);
-  if (choice == Choice::planes || choice == Choice::automatic) use_planes(bytes, frame);
+  if (choice == Choice::planes || choice == Choice::automatic) use_planes(bytes, frame, device);
   at::Tensor out = assemble(frame, device);
 
   if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, bytes, prior)) {
@@ -204,7 +217,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
         "this prior does not compute the same probabilities twice; the tensors were compressed "
         "with method 'planes' instead");
     frame.header.has_prior = false;
-    use_planes(bytes, frame);
+    use_planes(bytes, frame, device);
     out = assemble(frame, device);
   }
   return out;

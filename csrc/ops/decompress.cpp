@@ -85,38 +85,38 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     (*prior)->check_matches(header.prior);
   }
 
-  std::vector<at::Tensor> outputs;
+  std::vector<at::Tensor> outputs, bytes;
+  std::vector<std::int64_t> sizes;
   std::vector<LmgcSource> sources;
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     const std::string where = describe_tensor(i, record);
     outputs.push_back(allocate(record, device, where));
-    if (record.bytes == 0) continue;
-    const at::Tensor bytes = bytes_of(outputs.back());
-    const auto offset = static_cast<std::int64_t>(record.section_offset);
-    const auto size = static_cast<std::int64_t>(record.section_size);
-    switch (record.method) {
-      case Method::raw:
-        bytes.copy_(frame.narrow(0, offset, size));
-        break;
-      case Method::planes:
-        decode_planes_section(frame, offset, size, float_format(record.dtype), bytes, where);
-        break;
-      case Method::lmgc:
-        sources.push_back({{bytes, serialized_format(float_format(record.dtype)), record.sizes},
-                           offset,
-                           size,
-                           where});
-        break;
+    bytes.push_back(bytes_of(outputs.back()));
+    sizes.push_back(static_cast<std::int64_t>(record.bytes));
+    if (record.method == Method::lmgc) {
+      sources.push_back(
+          {{bytes.back(), serialized_format(float_format(record.dtype)), record.sizes},
+           static_cast<std::int64_t>(record.section_offset),
+           static_cast<std::int64_t>(record.section_size),
+           where});
     }
   }
   if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
 
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const bool good = static_cast<std::uint32_t>(checksum_of(bytes_of(outputs[i]))) ==
-                      header.tensors[i].data_checksum;
-    check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, header.tensors[i]));
-  }
+  for_each_tensor(device, sizes, [&](std::size_t i) {
+    const TensorRecord& record = header.tensors[i];
+    const auto offset = static_cast<std::int64_t>(record.section_offset);
+    const auto size = static_cast<std::int64_t>(record.section_size);
+    if (record.bytes != 0 && record.method == Method::raw) {
+      bytes[i].copy_(frame.narrow(0, offset, size));
+    } else if (record.bytes != 0 && record.method == Method::planes) {
+      decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
+                            describe_tensor(i, record));
+    }
+    const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
+    check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, record));
+  });
   return outputs;
 }
 

@@ -5,7 +5,9 @@
 #include <ATen/Parallel.h>
 #include <c10/core/Device.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "core/parallel.h"
 
@@ -42,5 +44,33 @@ void for_each([[maybe_unused]] const c10::Device& device, std::int64_t count, co
 
 // ATen's threads for csrc/core.
 Parallel aten_parallel();
+
+// body(i) once for every tensor i of `bytes` bytes. On the CPU, small tensors share the threads,
+// one thread each; large ones come one after the other and have all threads to themselves (parallel
+// regions do not nest).
+template <class Body>
+void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>& bytes,
+                     const Body& body) {
+  constexpr std::int64_t large = std::int64_t{4} << 20;
+  std::vector<std::size_t> small;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (!device.is_cpu() || bytes[i] >= large) {
+      body(i);
+    } else {
+      small.push_back(i);
+    }
+  }
+  // Largest first, dealt out: no thread is left with a long one at the end.
+  std::stable_sort(small.begin(), small.end(),
+                   [&](std::size_t a, std::size_t b) { return bytes[a] > bytes[b]; });
+  const auto count = static_cast<std::int64_t>(small.size());
+  const auto workers = std::min<std::int64_t>(at::get_num_threads(), count);
+  at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t worker = begin; worker < end; ++worker) {
+      for (std::int64_t k = worker; k < count; k += workers)
+        body(small[static_cast<std::size_t>(k)]);
+    }
+  });
+}
 
 }  // namespace lmgc::ops
