@@ -42,11 +42,11 @@ LMGC_HD inline int cheapest(const std::uint16_t* sums, int tables) {
 }
 
 // Of `segments` whole segments, those that stand for the stream: index i of `sampled_segments` is
-// segment sampled_segment(i, ...). A quarter of them, but 256 if there are as many, and at most
+// segment sampled_segment(i, ...). A quarter of them, but 160 if there are as many, and at most
 // 1024.
 LMGC_HD constexpr std::int64_t sampled_segments(std::int64_t segments) {
-  if (segments <= 256) return segments;
-  return segments < 1024 ? 256 : segments < 4096 ? segments / 4 : 1024;
+  if (segments <= 160) return segments;
+  return segments < 640 ? 160 : segments < 4096 ? segments / 4 : 1024;
 }
 LMGC_HD constexpr std::int64_t sampled_segment(std::int64_t i, std::int64_t segments) {
   return spread_place(i, sampled_segments(segments), segments);
