@@ -50,6 +50,7 @@ SymbolPlan choose_plan(const LmgcTensor& tensor, const LmgcOptions& options) {
 // benchmarks/README.md has the numbers.
 std::int64_t choose_lane_elements(std::int64_t elements, const LmgcOptions& options) {
   if (options.lane_elements > 0) return options.lane_elements;
+  if (elements < (1 << 17)) return 512;
   if (elements < (1 << 23)) return 1024;
   return elements < (1 << 25) ? 2048 : 4096;
 }
