@@ -46,12 +46,6 @@ std::vector<at::Tensor> plain_tensors(const std::vector<at::Tensor>& tensors) {
   return result;
 }
 
-// The bytes of a contiguous tensor.
-at::Tensor bytes_of(const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return at::empty({0}, tensor.options().dtype(at::kByte));
-  return tensor.reshape({-1}).view(at::kByte);
-}
-
 std::vector<std::int64_t> sizes_of(const std::vector<at::Tensor>& bytes) {
   std::vector<std::int64_t> sizes;
   for (const at::Tensor& tensor : bytes) sizes.push_back(tensor.numel());

@@ -15,11 +15,6 @@ namespace {
 
 constexpr std::int64_t memory_limit = std::int64_t{256} << 20;
 
-at::Tensor bytes_of(const at::Tensor& tensor) {
-  return tensor.numel() == 0 ? at::empty({0}, tensor.options().dtype(at::kByte))
-                             : tensor.reshape({-1}).view(at::kByte);
-}
-
 at::Tensor allocate(const TensorRecord& record, const at::Device& device,
                     const std::string& where) {
   const auto options = at::TensorOptions().device(device).dtype(scalar_type(record.dtype));

@@ -1,5 +1,7 @@
 #include "ops/dtype.h"
 
+#include <ATen/ATen.h>
+
 #include <c10/util/Exception.h>
 #include <torch/version.h>
 
@@ -122,6 +124,11 @@ at::Tensor plain(const at::Tensor& tensor, const char* what) {
   check_device(tensor.device(), what);
   dtype_of(tensor.scalar_type());
   return tensor.resolve_conj().resolve_neg().contiguous();
+}
+
+at::Tensor bytes_of(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return at::empty({0}, tensor.options().dtype(at::kByte));
+  return tensor.reshape({-1}).view(at::kByte);
 }
 
 }  // namespace lmgc::ops

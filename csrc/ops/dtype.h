@@ -20,4 +20,7 @@ at::ScalarType scalar_type(DType dtype);
 // have, a device other than CPU and CUDA.
 at::Tensor plain(const at::Tensor& tensor, const char* what);
 
+// The bytes of a contiguous tensor: a 1-D uint8 view, empty for an empty tensor.
+at::Tensor bytes_of(const at::Tensor& tensor);
+
 }  // namespace lmgc::ops
