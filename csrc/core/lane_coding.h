@@ -39,6 +39,9 @@ struct BatchPattern {
   std::int32_t feature_count;
   std::int32_t digit_feature;  // column of `digit`; -1: none
   std::int32_t bos;
+  std::int32_t window_elements;  // of the model's context: whole periods
+
+  LMGC_HD std::int32_t window_tokens() const { return window_elements / elements * token_count; }
 };
 
 // A window of a lane: one row of a forward() batch.
@@ -48,24 +51,23 @@ struct WindowRow {
   std::int32_t count;
 };
 
-// Writes one element's tokens and features of a teacher-forced batch; index = row * window_elements
-// + element.
+// Writes one element's tokens and features of a teacher-forced batch; index = row *
+// window_elements + element.
 struct PrepareWindows {
   const LaneTensor* tensors;
   const Lane* lanes;
   const WindowRow* rows;
   BatchPattern pattern;
-  std::int32_t window_elements;
   std::int64_t* tokens;  // [rows][window tokens]
   float* features;       // [rows][window tokens][feature_count]
 
   LMGC_HD void operator()(std::int64_t index) const {
-    const std::int64_t row_index = index / window_elements;
-    const auto element = static_cast<std::int32_t>(index % window_elements);
+    const std::int64_t row_index = index / pattern.window_elements;
+    const auto element = static_cast<std::int32_t>(index % pattern.window_elements);
     const WindowRow row = rows[row_index];
     const Lane lane = lanes[row.lane];
     const LaneTensor& tensor = tensors[lane.tensor];
-    const std::int32_t window_tokens = window_elements / pattern.elements * pattern.token_count;
+    const std::int32_t window_tokens = pattern.window_tokens();
     const std::int32_t period = element / pattern.elements;
     const std::int32_t in_period = element % pattern.elements;
     const bool padding = element >= row.count;
@@ -122,7 +124,6 @@ struct CodeWindows {
   const Lane* lanes;
   const WindowRow* rows;
   BatchPattern pattern;
-  std::int32_t window_elements;
   const float* logits;  // [rows][window tokens][vocabulary]
   std::int64_t vocabulary;
   float steps_per_unit;
@@ -130,7 +131,7 @@ struct CodeWindows {
   const std::int64_t* lane_offset;  // first interval of each lane
 
   LMGC_HD void operator()(std::int64_t index) const {
-    const std::int32_t window_tokens = window_elements / pattern.elements * pattern.token_count;
+    const std::int32_t window_tokens = pattern.window_tokens();
     const std::int64_t row_index = index / window_tokens;
     const auto position = static_cast<std::int32_t>(index % window_tokens);
     const PatternToken token = pattern.tokens[position % pattern.token_count];

@@ -26,8 +26,6 @@ const char* describe(Status status) {
       return "a symbol table is invalid";
     case Status::bad_stream:
       return "a coded stream is invalid";
-    case Status::too_large:
-      return "a size is too large for this machine";
   }
   return "unknown status";
 }

@@ -18,7 +18,6 @@ enum class Status : std::uint8_t {
   bad_section,       // a section contradicts its tensor or itself
   bad_table,         // a symbol table is not a valid distribution
   bad_stream,        // a coder's stream does not decode
-  too_large,         // a size does not fit this machine
 };
 
 // One clause in plain English, for error messages; never null.

@@ -72,7 +72,7 @@ GroupPattern::GroupPattern(const Prior& prior, const SymbolPlan& plan, int eleme
 
   const std::int64_t periods =
       std::clamp<std::int64_t>(prior.max_context() / view_.token_count, 1, 1 << 16);
-  window_elements_ = static_cast<std::int32_t>(periods) * view_.elements;
+  view_.window_elements = static_cast<std::int32_t>(periods) * view_.elements;
 }
 
 bool wants_scales(const Prior& prior) {

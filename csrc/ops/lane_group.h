@@ -28,18 +28,12 @@ class GroupPattern {
   const std::vector<PatternToken>& tokens() const { return tokens_; }
   int digit_of(const PatternToken& token) const { return plan_.digit_of(token.symbol); }
   std::int64_t separator_id() const { return vocab_ids_.back(); }
-  // Elements of one window of the prior's context: whole periods, at least one.
-  std::int32_t window_elements() const { return window_elements_; }
-  std::int32_t window_tokens() const {
-    return window_elements_ / view_.elements * view_.token_count;
-  }
 
  private:
   SymbolPlan plan_;  // of any tensor of the group: they differ in what is not modelled only
   std::vector<PatternToken> tokens_;
   std::vector<std::int32_t> vocab_ids_;
   BatchPattern view_{};
-  std::int32_t window_elements_ = 0;
   at::Tensor tokens_device_, vocab_device_, coded_device_, features_device_;
 };
 

@@ -8,10 +8,6 @@
 namespace lmgc::ops {
 namespace {
 
-at::TensorOptions on(const at::Device& device, at::ScalarType type) {
-  return at::TensorOptions().device(device).dtype(type);
-}
-
 constexpr std::int64_t least_lanes_per_thread = 32;
 
 DeviceScales read_section_scales(const LmgcSection& section, const LmgcSource& source,

@@ -11,10 +11,6 @@ namespace {
 // On a CPU a forward batch that outgrows the cache is slower than two that fit.
 constexpr std::int64_t most_elements_per_forward = 1 << 13;
 
-at::TensorOptions on(const at::Device& device, at::ScalarType type) {
-  return at::TensorOptions().device(device).dtype(type);
-}
-
 std::vector<std::int64_t> to_host(const at::Tensor& numbers) {
   const at::Tensor host = numbers.cpu();
   return {host.data_ptr<std::int64_t>(), host.data_ptr<std::int64_t>() + host.numel()};
@@ -169,7 +165,7 @@ class GroupEncoder {
 
   // Teacher-forced: all windows of all lanes are independent rows.
   void infer_forward(const Inference& inference) {
-    const std::int32_t window = pattern_.window_elements();
+    const std::int32_t window = pattern_.view().window_elements;
     std::vector<WindowRow> rows;
     for (std::size_t lane = 0; lane < inference.lanes.size(); ++lane) {
       for (std::int32_t first = 0; first < inference.lanes[lane].count; first += window) {
@@ -199,30 +195,30 @@ class GroupEncoder {
     const auto vocabulary = static_cast<std::int64_t>(prior_.vocab().size());
     // Tokens, features, logits twice (the model's own intermediates are likely as large).
     const std::int64_t row_bytes =
-        pattern_.window_tokens() * (8 + 4 * view.feature_count * 4 + 4 * vocabulary * 4);
+        pattern_.view().window_tokens() * (8 + 4 * view.feature_count * 4 + 4 * vocabulary * 4);
     const std::int64_t threads = device_.is_cpu() ? at::get_num_threads() : 1;
     std::int64_t rows = memory_limit_ / 2 / threads / row_bytes;
     if (device_.is_cpu())
-      rows = std::min(rows, most_elements_per_forward / pattern_.window_elements());
+      rows = std::min(rows, most_elements_per_forward / pattern_.view().window_elements);
     return std::max<std::int64_t>(rows, 1);
   }
 
   void infer_rows(const Inference& inference, const WindowRow* rows, std::int64_t count) {
     const BatchPattern& view = pattern_.view();
     const auto* tensors = items_of<LaneTensor>(tensors_device_);
-    const std::int64_t window_tokens = pattern_.window_tokens();
+    const std::int64_t window_tokens = pattern_.view().window_tokens();
     const at::Tensor tokens = at::empty({count, window_tokens}, on(device_, at::kLong));
     const at::Tensor features =
         at::empty({count, window_tokens, view.feature_count}, on(device_, at::kFloat));
-    for_each(device_, count * pattern_.window_elements(),
-             PrepareWindows{tensors, inference.lanes_device, rows, view, pattern_.window_elements(),
+    for_each(device_, count * pattern_.view().window_elements,
+             PrepareWindows{tensors, inference.lanes_device, rows, view,
                             tokens.data_ptr<std::int64_t>(), features.data_ptr<float>()},
              256);
     const at::Tensor logits = prior_.forward(tokens, features);
     for_each(device_, count * window_tokens,
-             CodeWindows{tensors, inference.lanes_device, rows, view, pattern_.window_elements(),
-                         logits.data_ptr<float>(), logits.size(2), prior_.steps_per_unit(),
-                         inference.intervals, inference.lane_offset},
+             CodeWindows{tensors, inference.lanes_device, rows, view, logits.data_ptr<float>(),
+                         logits.size(2), prior_.steps_per_unit(), inference.intervals,
+                         inference.lane_offset},
              256);
   }
 

@@ -11,8 +11,8 @@ void run_lockstep(const Prior& prior, const GroupPattern& pattern, const LaneTen
                   const std::vector<Lane>& lanes, const Lane* lanes_device, const Code& code) {
   const at::Device device = prior.device();
   const BatchPattern view = pattern.view();
-  const auto floats = at::TensorOptions().device(device).dtype(at::kFloat);
-  const auto integers = at::TensorOptions().device(device).dtype(at::kLong);
+  const auto floats = on(device, at::kFloat);
+  const auto integers = on(device, at::kLong);
 
   // A state may hold on to what step() was given: tokens and features are made anew for each call.
   auto active = static_cast<std::int64_t>(lanes.size());
@@ -22,7 +22,7 @@ void run_lockstep(const Prior& prior, const GroupPattern& pattern, const LaneTen
     const std::int64_t before = active;
     while (active > 0 && lanes[static_cast<std::size_t>(active - 1)].count <= element) --active;
     if (active == 0) break;
-    if (element % pattern.window_elements() == 0) {
+    if (element % view.window_elements == 0) {
       state = prior.init_state(active);
       tokens = at::full({active}, view.bos, integers);
     } else if (active != before) {

@@ -9,6 +9,10 @@
 
 namespace lmgc::ops {
 
+inline at::TensorOptions on(const at::Device& device, at::ScalarType type) {
+  return at::TensorOptions().device(device).dtype(type);
+}
+
 // Trivially copyable items in a uint8 tensor on `device`.
 template <class T>
 at::Tensor upload(const std::vector<T>& items, const at::Device& device) {
