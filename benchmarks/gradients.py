@@ -95,6 +95,10 @@ SETS: dict[str, list[Run]] = {
         Run("vit192x2", "cifar10", "bf16", (20,), 106),
         Run("resnet18", "cifar10", "fp32", (20,), 107, 8.0),
         Run("vgg16", "cifar10", "fp32", (20,), 108, 8.0),
+        Run("vgg16", "cifar10", "bf16", (60,), 109, 8.0),
+        Run("resnet18", "cifar10", "bf16", (60,), 110, 8.0),
+        Run("vit192x2", "cifar10", "fp32", (200,), 111),
+        Run("gpt192x2", "text", "fp32", (300,), 112),
     ],
     "train": [
         Run("convnet96x3", "cifar10", "fp32", (3, 30, 150), 1),

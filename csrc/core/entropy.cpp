@@ -5,7 +5,7 @@
 #include <cstring>
 #include <utility>
 
-#include "core/integer_log.h"
+#include "core/integer_math.h"
 
 namespace lmgc {
 namespace {

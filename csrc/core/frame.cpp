@@ -117,6 +117,8 @@ Status read_record(ByteReader& in, TensorRecord& record) {
   record.bytes = empty ? 0 : product;
   record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
   if (record.bytes == 0 && record.method != Method::raw) return Status::bad_header;
+  const bool fixed = record.method == Method::scale || record.method == Method::lowrank;
+  if (fixed && !format.is_float()) return Status::bad_header;
   record.data_checksum = in.fixed<std::uint32_t>();
   record.section_size = in.varint();
   if (!in.ok()) return Status::truncated;
@@ -136,6 +138,10 @@ const char* name(Method method) {
       return "planes";
     case Method::lmgc:
       return "lmgc";
+    case Method::scale:
+      return "scale";
+    case Method::lowrank:
+      return "lowrank";
   }
   return "unknown";
 }

@@ -24,8 +24,10 @@ enum class Method : std::uint8_t {
   raw = 0,     // the bytes themselves
   planes = 1,  // byte grouping, static tables (planes.h)
   lmgc = 2,    // ieee serializer, causal language model, range coder lanes (lanes.h)
+  scale = 3,   // fixed serializer, row and column scales, static tables (fixed_section.h)
+  lowrank = 4  // the same, predicted by a low-rank product
 };
-inline constexpr int methods = 3;
+inline constexpr int methods = 5;
 const char* name(Method method);  // "unknown" for a code that is not a Method
 
 // What a decoder must agree on with the encoder before it may run a language model.

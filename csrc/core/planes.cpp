@@ -7,7 +7,7 @@
 #include <numeric>
 #include <utility>
 
-#include "core/integer_log.h"
+#include "core/integer_math.h"
 
 namespace lmgc {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <string_view>
 
-#include "core/bytes.h"
+#include "core/rice.h"
 
 namespace lmgc {
 namespace {
@@ -25,140 +25,6 @@ constexpr std::array<std::string_view, neighbours> neighbour_names = {
 
 constexpr std::array<std::string_view, 6> plain_names = {
     "digit", "exponent_bits", "mantissa_bits", "reference", "taps", "flat"};
-
-// Writes and reads runs of bits, least significant first.
-class BitWriter {
- public:
-  void bits(std::uint32_t value, int count) {
-    for (int i = 0; i < count; ++i) bit((value >> i) & 1);
-  }
-  void bit(std::uint32_t value) {
-    if (used_ % 8 == 0) out_.push_back(0);
-    out_.back() = static_cast<std::uint8_t>(out_.back() | (value << (used_ % 8)));
-    ++used_;
-  }
-  std::vector<std::uint8_t> take() { return std::move(out_); }
-
- private:
-  std::vector<std::uint8_t> out_;
-  std::size_t used_ = 0;
-};
-
-class BitReader {
- public:
-  BitReader(const std::uint8_t* data, std::size_t size) : data_(data), bits_(8 * size) {}
-  std::uint32_t bit() {
-    if (used_ >= bits_) {
-      ok_ = false;
-      return 0;
-    }
-    const std::uint32_t value = (data_[used_ / 8] >> (used_ % 8)) & 1u;
-    ++used_;
-    return value;
-  }
-  std::uint32_t bits(int count) {
-    std::uint32_t value = 0;
-    for (int i = 0; i < count; ++i) value |= bit() << i;
-    return value;
-  }
-  bool ok() const { return ok_; }
-  bool only_padding_left() const { return bits_ - used_ < 8; }
-
- private:
-  const std::uint8_t* data_;
-  std::size_t bits_, used_ = 0;
-  bool ok_ = true;
-};
-
-// Rice code whose parameter follows the running mean of what was coded (as in JPEG-LS): no
-// parameter to send.
-class AdaptiveRice {
- public:
-  int parameter() const {
-    int k = 0;
-    while ((count_ << k) < sum_ && k < 15) ++k;
-    return k;
-  }
-  void update(std::uint32_t value) {
-    sum_ += value;
-    if (++count_ == 64) {
-      sum_ >>= 1;
-      count_ >>= 1;
-    }
-  }
-
- private:
-  std::uint64_t sum_ = 4, count_ = 1;
-};
-
-constexpr int longest_prefix = 24;  // then the value stands in 17 plain bits
-
-void put_rice(BitWriter& out, AdaptiveRice& model, std::int32_t signed_value) {
-  const auto value =
-      static_cast<std::uint32_t>(signed_value >= 0 ? 2 * signed_value : -2 * signed_value - 1);
-  const int k = model.parameter();
-  const std::uint32_t prefix = value >> k;
-  if (prefix < static_cast<std::uint32_t>(longest_prefix)) {
-    for (std::uint32_t i = 0; i < prefix; ++i) out.bit(1);
-    out.bit(0);
-    out.bits(value & ((1u << k) - 1), k);
-  } else {
-    for (int i = 0; i < longest_prefix; ++i) out.bit(1);
-    out.bits(value, 17);
-  }
-  model.update(value);
-}
-
-std::int32_t get_rice(BitReader& in, AdaptiveRice& model) {
-  const int k = model.parameter();
-  int prefix = 0;
-  while (prefix < longest_prefix && in.bit() != 0) ++prefix;
-  const std::uint32_t value = prefix < longest_prefix
-                                  ? (static_cast<std::uint32_t>(prefix) << k) | in.bits(k)
-                                  : in.bits(17);
-  model.update(value);
-  return (value & 1) != 0 ? -static_cast<std::int32_t>((value + 1) / 2)
-                          : static_cast<std::int32_t>(value / 2);
-}
-
-// One direction: a flag says whether each scale is predicted by the one before it (smooth) or by
-// the mean.
-void put_line(BitWriter& out, const std::vector<std::int16_t>& scales) {
-  if (scales.empty()) return;
-  std::int64_t sum = 0, from_previous = 0, from_mean = 0;
-  for (const auto scale : scales) sum += scale;
-  const auto mean = static_cast<std::int32_t>(
-      SumLevels::rounded_quotient(sum, static_cast<std::int64_t>(scales.size())));
-  std::int32_t previous = mean;
-  for (const std::int32_t scale : scales) {
-    from_previous += std::abs(scale - previous);
-    from_mean += std::abs(scale - mean);
-    previous = scale;
-  }
-  const bool smooth = from_previous < from_mean;
-  out.bit(smooth);
-  out.bits(static_cast<std::uint32_t>(mean) & 0xFFFF, 16);
-  AdaptiveRice model;
-  std::int32_t predicted = mean;
-  for (const std::int32_t scale : scales) {
-    put_rice(out, model, scale - predicted);
-    if (smooth) predicted = scale;
-  }
-}
-
-bool get_line(BitReader& in, std::vector<std::int16_t>& scales) {
-  if (scales.empty()) return true;
-  const bool smooth = in.bit() != 0;
-  std::int32_t predicted = static_cast<std::int16_t>(in.bits(16));
-  AdaptiveRice model;
-  for (auto& scale : scales) {
-    const std::int32_t value = predicted + get_rice(in, model);
-    if (!in.ok() || value < INT16_MIN || value > INT16_MAX) return false;
-    scale = static_cast<std::int16_t>(value);
-    if (smooth) predicted = value;
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -209,8 +75,8 @@ bool find_feature(std::string_view name, Feature& feature) {
 
 std::vector<std::uint8_t> write_scales(const Scales& scales) {
   BitWriter out;
-  put_line(out, scales.rows);
-  put_line(out, scales.columns);
+  write_line(out, scales.rows);
+  write_line(out, scales.columns);
   return out.take();
 }
 
@@ -223,7 +89,7 @@ Status read_scales(const std::uint8_t* data, std::size_t size, const MatrixShape
   scales.rows.assign(rows, 0);
   scales.columns.assign(columns, 0);
   BitReader in(data, size);
-  const bool good = get_line(in, scales.rows) && get_line(in, scales.columns) && in.ok() &&
+  const bool good = read_line(in, scales.rows) && read_line(in, scales.columns) && in.ok() &&
                     in.only_padding_left();
   return good ? Status::ok : Status::bad_section;
 }

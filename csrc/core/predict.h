@@ -13,6 +13,7 @@
 
 #include "core/float_format.h"
 #include "core/host_device.h"
+#include "core/integer_math.h"
 #include "core/status.h"
 
 namespace lmgc {
@@ -217,12 +218,6 @@ struct SumLevels {
       ++count;
     }
     out[line] = count == 0 ? fallback : static_cast<std::int32_t>(rounded_quotient(sum, count));
-  }
-
-  // Nearest integer, halves up; count > 0.
-  LMGC_HD static std::int64_t rounded_quotient(std::int64_t sum, std::int64_t count) {
-    const std::int64_t doubled = 2 * sum + count, twice = 2 * count;
-    return doubled >= 0 ? doubled / twice : -((-doubled + twice - 1) / twice);
   }
 };
 

@@ -8,18 +8,7 @@
 namespace lmgc::rans {
 namespace {
 
-constexpr std::size_t word_size = word_bits / 8;
-
 // ---- encoder ------------------------------------------------------------------------------------
-
-// Stores a word whether it is due or not and moves on only if it was: no branch to mispredict.
-inline void encode_symbol(const EncodeEntry& entry, std::uint32_t& state, std::uint8_t*& at) {
-  const bool send = must_send(state, entry);
-  const auto word = static_cast<std::uint16_t>(state);
-  std::memcpy(at - word_size, &word, word_size);
-  at -= send ? word_size : 0;
-  state = put(send ? state >> word_bits : state, entry);
-}
 
 template <int lanes>
 std::uint8_t* encode_run(const std::uint8_t* symbols, std::uint32_t steps,
@@ -66,18 +55,6 @@ std::uint8_t* encode_lanes(const std::uint8_t* symbols, std::uint32_t count,
 
 // ---- decoder ------------------------------------------------------------------------------------
 
-inline std::uint8_t decode_symbol(const DecodeEntry* entries, std::uint32_t& state,
-                                  const std::uint8_t*& at) {
-  const DecodeEntry entry = entries[slot_of(state)];
-  const std::uint32_t rest = get(state, entry);
-  std::uint16_t word;
-  std::memcpy(&word, at, word_size);
-  const bool more = must_receive(rest);
-  state = more ? receive(rest, word) : rest;
-  at += more ? word_size : 0;
-  return symbol_of(entry);
-}
-
 template <int lanes>
 std::uint32_t decode_run(std::uint8_t* symbols, std::uint32_t steps, const DecodeEntry* entries,
                          std::uint32_t* states, const std::uint8_t** at, const std::uint8_t* end) {
@@ -86,7 +63,7 @@ std::uint32_t decode_run(std::uint8_t* symbols, std::uint32_t steps, const Decod
   for (; step < steps && end - from >= most_read(lanes); ++step) {
     for (int lane = 0; lane < lanes; ++lane) {
       symbols[step * lanes + static_cast<unsigned>(lane)] =
-          decode_symbol(entries, states[lane], from);
+          decode_symbol(entries[slot_of(states[lane])], states[lane], from);
     }
   }
   *at = from;
@@ -107,11 +84,7 @@ Status decode_lanes(const std::uint8_t* data, std::size_t size, std::uint32_t co
                     const BlockTables& tables, const DecodeEntry* entries, std::uint8_t* symbols) {
   static const DecodeRun run = best_decode_run<lanes>();
   std::uint32_t states[lanes];
-  if (size < sizeof states) return Status::bad_stream;
-  std::memcpy(states, data, sizeof states);
-  for (const std::uint32_t state : states) {
-    if (state < lower_bound || state >> 31 != 0) return Status::bad_stream;
-  }
+  if (!read_states(data, size, states)) return Status::bad_stream;
   const std::uint8_t* at = data + sizeof states;
   const std::uint8_t* const end = data + size;
   const std::uint32_t segment = 1u << tables.segment_bits;
@@ -124,21 +97,12 @@ Status decode_lanes(const std::uint8_t* data, std::size_t size, std::uint32_t co
     i += lanes * run(symbols + i, (last - i) / lanes, own, states, &at, end);
     for (; i < last; ++i) {  // near the end of the words, or of the segment
       std::uint32_t& state = states[i % lanes];
-      const DecodeEntry entry = own[slot_of(state)];
-      symbols[i] = symbol_of(entry);
-      state = get(state, entry);
-      if (must_receive(state)) {
-        if (end - at < static_cast<std::ptrdiff_t>(word_size)) return Status::bad_stream;
-        std::uint16_t word;
-        std::memcpy(&word, at, word_size);
-        at += word_size;
-        state = receive(state, word);
+      if (!decode_symbol_until(end, own[slot_of(state)], state, at, symbols[i])) {
+        return Status::bad_stream;
       }
     }
   }
-  const bool whole = at == end && std::all_of(states, states + lanes,
-                                              [](auto state) { return state == lower_bound; });
-  return whole ? Status::ok : Status::bad_stream;
+  return status_at_end(states, at, end);
 }
 
 }  // namespace
@@ -166,38 +130,15 @@ std::uint32_t decode_run_portable(std::uint8_t* symbols, std::uint32_t steps,
 std::uint8_t* encode_block(const std::uint8_t* symbols, std::uint32_t count,
                            const BlockTables& tables, const EncodeEntry* entries,
                            std::uint8_t* end) {
-  switch (lanes_of(count)) {
-    case 1:
-      return encode_lanes<1>(symbols, count, tables, entries, end);
-    case 2:
-      return encode_lanes<2>(symbols, count, tables, entries, end);
-    case 4:
-      return encode_lanes<4>(symbols, count, tables, entries, end);
-    case 8:
-      return encode_lanes<8>(symbols, count, tables, entries, end);
-    case 16:
-      return encode_lanes<16>(symbols, count, tables, entries, end);
-    default:
-      return encode_lanes<32>(symbols, count, tables, entries, end);
-  }
+  return with_lanes(
+      count, [=](auto lanes) { return encode_lanes<lanes>(symbols, count, tables, entries, end); });
 }
 
 Status decode_block(const std::uint8_t* data, std::size_t size, std::uint32_t count,
                     const BlockTables& tables, const DecodeEntry* entries, std::uint8_t* symbols) {
-  switch (lanes_of(count)) {
-    case 1:
-      return decode_lanes<1>(data, size, count, tables, entries, symbols);
-    case 2:
-      return decode_lanes<2>(data, size, count, tables, entries, symbols);
-    case 4:
-      return decode_lanes<4>(data, size, count, tables, entries, symbols);
-    case 8:
-      return decode_lanes<8>(data, size, count, tables, entries, symbols);
-    case 16:
-      return decode_lanes<16>(data, size, count, tables, entries, symbols);
-    default:
-      return decode_lanes<32>(data, size, count, tables, entries, symbols);
-  }
+  return with_lanes(count, [=](auto lanes) {
+    return decode_lanes<lanes>(data, size, count, tables, entries, symbols);
+  });
 }
 
 }  // namespace lmgc::rans

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <numeric>
 
-#include "core/integer_log.h"
+#include "core/integer_math.h"
 
 namespace lmgc {
 namespace {

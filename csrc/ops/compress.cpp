@@ -5,6 +5,7 @@
 #include "ops/checksum.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
+#include "ops/fixed.h"
 #include "ops/for_each.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
@@ -15,15 +16,17 @@
 namespace lmgc::ops {
 namespace {
 
-enum class Choice { automatic, raw, planes, lmgc };
+enum class Choice { automatic, raw, planes, lmgc, scale, lowrank };
 
 Choice parse_method(const std::string& method) {
   if (method == "auto") return Choice::automatic;
   if (method == "raw") return Choice::raw;
   if (method == "planes") return Choice::planes;
   if (method == "lmgc") return Choice::lmgc;
+  if (method == "scale") return Choice::scale;
+  if (method == "lowrank") return Choice::lowrank;
   TORCH_CHECK_VALUE(false, "unknown method '", method,
-                    "': choose 'auto', 'raw', 'planes' or 'lmgc'");
+                    "': choose 'auto', 'raw', 'planes', 'scale', 'lowrank' or 'lmgc'");
 }
 
 Section raw_section(const at::Tensor& bytes) {
@@ -134,14 +137,29 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
   }
 }
 
-void use_planes(const std::vector<at::Tensor>& bytes, Frame& frame, const at::Device& device) {
+// Codes every tensor on its own, by the methods of `choice` that suit its type: the smallest section
+// of them, or raw bytes.
+void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& frame,
+                const at::Device& device) {
   for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
     if (bytes[i].numel() == 0) return;
     TensorRecord& record = frame.header.tensors[i];
-    Section section = encode_planes_section(bytes[i], float_format(record.dtype));
-    const bool smaller = section.size < bytes[i].numel();
-    record.method = smaller ? Method::planes : Method::raw;
-    frame.sections[i] = smaller ? std::move(section) : raw_section(bytes[i]);
+    const FloatFormat format = float_format(record.dtype);
+    record.method = Method::raw;
+    frame.sections[i] = raw_section(bytes[i]);
+    const auto offer = [&](Method method, Section section) {
+      if (section.size >= frame.sections[i].size) return;
+      record.method = method;
+      frame.sections[i] = std::move(section);
+    };
+    const bool only_fixed = choice == Choice::scale || choice == Choice::lowrank;
+    if (!only_fixed || !format.is_float())
+      offer(Method::planes, encode_planes_section(bytes[i], format));
+    if (choice != Choice::planes && format.is_float()) {
+      FixedResult fixed =
+          encode_fixed_section(bytes[i], format, record.sizes, choice != Choice::scale);
+      offer(fixed.predicted ? Method::lowrank : Method::scale, std::move(fixed.section));
+    }
   });
 }
 
@@ -203,7 +221,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     frame.header.tensors[i].data_checksum = static_cast<std::uint32_t>(checksum_of(bytes[i]));
   });
   if (choice == Choice::lmgc) use_prior(**prior, bytes, options, frame);
-  if (choice == Choice::planes || choice == Choice::automatic) use_planes(bytes, frame, device);
+  if (choice != Choice::raw && choice != Choice::lmgc) use_tables(choice, bytes, frame, device);
   at::Tensor out = assemble(frame, device);
 
   if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, bytes, prior)) {
@@ -211,7 +229,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
         "this prior does not compute the same probabilities twice; the tensors were compressed "
         "with method 'planes' instead");
     frame.header.has_prior = false;
-    use_planes(bytes, frame, device);
+    use_tables(Choice::planes, bytes, frame, device);
     out = assemble(frame, device);
   }
   return out;

@@ -8,6 +8,7 @@
 #include "ops/error.h"
 #include "ops/for_each.h"
 #include "ops/lmgc.h"
+#include "ops/fixed.h"
 #include "ops/planes.h"
 
 namespace lmgc::ops {
@@ -108,6 +109,9 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     } else if (record.bytes != 0 && record.method == Method::planes) {
       decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
                             describe_tensor(i, record));
+    } else if (record.method == Method::scale || record.method == Method::lowrank) {
+      decode_fixed_section(frame, offset, size, float_format(record.dtype), record.sizes,
+                           record.method == Method::lowrank, bytes[i], describe_tensor(i, record));
     }
     const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
     check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, record));

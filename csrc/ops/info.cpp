@@ -1,6 +1,7 @@
 #include <sstream>
 
 #include "ops/compress.h"
+#include "ops/fixed.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
 
@@ -48,6 +49,15 @@ std::string prior_json(const FrameHeader& header) {
 std::string sections_json(const at::Tensor& frame, std::size_t index, const FrameHeader& header) {
   const TensorRecord& record = header.tensors[index];
   std::ostringstream out;
+  if (record.method == Method::scale || record.method == Method::lowrank) {
+    const FixedSource source =
+        read_fixed_section(frame, static_cast<std::int64_t>(record.section_offset),
+                           static_cast<std::int64_t>(record.section_size), record.sizes,
+                           record.method == Method::lowrank, describe_tensor(index, record));
+    out << "{\"side\": " << source.sizes.side << ", \"digits\": " << source.sizes.digits
+        << ", \"escapes\": " << source.sizes.escapes << ", \"tails\": " << source.sizes.tails << "}";
+    return out.str();
+  }
   if (record.method != Method::lmgc) {
     out << "{\"" << name(record.method) << "\": " << record.section_size << "}";
     return out.str();

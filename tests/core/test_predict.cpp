@@ -106,9 +106,9 @@ TEST_CASE("sums of levels give the geometric mean and skip zeros") {
   sum(1);
   REQUIRE(out[0] == 128 * 8);
   REQUIRE(out[1] == -7);  // a row of zeros
-  REQUIRE(SumLevels::rounded_quotient(-3, 2) == -1);
-  REQUIRE(SumLevels::rounded_quotient(3, 2) == 2);
-  REQUIRE(SumLevels::rounded_quotient(-5, 3) == -2);
+  REQUIRE(rounded_quotient(-3, 2) == -1);
+  REQUIRE(rounded_quotient(3, 2) == 2);
+  REQUIRE(rounded_quotient(-5, 3) == -2);
 }
 
 TEST_CASE("scales read back as they were written") {

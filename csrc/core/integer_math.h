@@ -1,9 +1,11 @@
-// Base-2 logarithms in integers, for estimates that must not depend on a floating-point library.
+// Logarithms and quotients in integers, for results that must not depend on a floating-point library.
 #pragma once
 
 #include <array>
 #include <bit>
 #include <cstdint>
+
+#include "core/host_device.h"
 
 namespace lmgc {
 
@@ -44,6 +46,12 @@ constexpr std::uint32_t log2_fixed(std::uint64_t x) {
   if ((x & (x - 1)) == 0) return static_cast<std::uint32_t>(exponent) << log2_fraction_bits;
   return (static_cast<std::uint32_t>(exponent) << log2_fraction_bits) +
          detail::log2_fraction_table[mantissa & 0xFF];
+}
+
+// The integer nearest to sum / count, halves up; count > 0.
+LMGC_HD constexpr std::int64_t rounded_quotient(std::int64_t sum, std::int64_t count) {
+  const std::int64_t doubled = 2 * sum + count, twice = 2 * count;
+  return doubled >= 0 ? doubled / twice : -((-doubled + twice - 1) / twice);
 }
 
 }  // namespace lmgc

@@ -1,0 +1,183 @@
+#include "core/digits.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace lmgc {
+
+std::uint64_t DigitsHead::body_size(std::uint64_t symbols) const {
+  std::uint64_t size = 0;
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    size += digits_block_size(blocks[i], symbols_in_block(symbols, i));
+  return size;
+}
+
+void write_digits_head(const DigitsHead& head, ByteWriter& out) {
+  for (const std::uint8_t weight : head.mixture.weights) out.fixed(weight);
+  out.varint(head.mixture.zero);
+  out.varint(head.mixture.minus_zero);
+  out.fixed(head.contexts);
+  for (const DigitsBlockSize& size : head.blocks) {
+    out.varint(size.words);
+    out.varint(size.escapes);
+    out.varint(size.tails);
+  }
+}
+
+Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, DigitsHead& head) {
+  for (std::uint8_t& weight : head.mixture.weights) weight = in.fixed<std::uint8_t>();
+  const std::uint64_t zero = in.varint(), minus_zero = in.varint();
+  head.contexts = in.fixed<std::uint8_t>();
+  if (!in.ok()) return Status::truncated;
+  if (zero > most_zero_frequency || minus_zero > most_zero_frequency) return Status::bad_table;
+  head.mixture.zero = static_cast<std::uint16_t>(zero);
+  head.mixture.minus_zero = static_cast<std::uint16_t>(minus_zero);
+  if (!head.mixture.valid()) return Status::bad_table;
+  if (head.contexts == 0 || head.contexts > contexts_of(kind)) return Status::bad_section;
+  const std::uint64_t blocks = stream_blocks(symbols);
+  if (blocks > in.left() / 3) return Status::truncated;
+  head.blocks.resize(static_cast<std::size_t>(blocks));
+  for (std::size_t i = 0; i < head.blocks.size(); ++i) {
+    const std::uint64_t count = symbols_in_block(symbols, i);
+    const std::uint64_t words = in.varint(), escapes = in.varint(), tails = in.varint();
+    if (!in.ok()) return Status::truncated;
+    // A symbol sends a word at most, escapes once, and is followed by at most a prefix of 25 bits
+    // and a mantissa, or a word.
+    if (words > count || escapes > count || tails > 16 * count) return Status::bad_section;
+    head.blocks[i] = {static_cast<std::uint32_t>(words), static_cast<std::uint32_t>(escapes),
+                      static_cast<std::uint32_t>(tails)};
+  }
+  return Status::ok;
+}
+
+// ---- encoder ------------------------------------------------------------------------------------
+
+namespace {
+
+// Where a symbol has no frequency in its table, the escape takes its place and it joins the escapes.
+void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
+                    std::vector<std::uint8_t>& escapes) {
+  for (std::size_t i = 0; i < block.symbols.size(); ++i) {
+    const std::uint8_t symbol = block.symbols[i];
+    if (symbol != symbol_escape && tables[block.contexts[i]].frequency[symbol] != 0) continue;
+    escapes.push_back(symbol);
+    block.symbols[i] = symbol_escape;
+  }
+}
+
+}  // namespace
+
+std::uint64_t CodedDigits::body_size() const {
+  std::uint64_t size = 0;
+  for (const auto& block : blocks) size += block.size();
+  return size;
+}
+
+std::uint8_t* CodedDigits::write_body(std::uint8_t* out) const {
+  for (const auto& block : blocks) {
+    std::memcpy(out, block.data(), block.size());
+    out += block.size();
+  }
+  return out;
+}
+
+CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const Parallel& parallel) {
+  const auto count = static_cast<std::int64_t>(blocks.size());
+  // Counts are added up in a few tasks, so that they take little memory.
+  const std::int64_t tasks = std::min<std::int64_t>(count, 16);
+  const auto all_contexts = static_cast<std::size_t>(contexts_of(kind));
+  std::vector<ContextCounts> counts(static_cast<std::size_t>(std::max<std::int64_t>(tasks, 1)),
+                                    ContextCounts(all_contexts));
+  parallel(tasks, [&](std::int64_t task) {
+    ContextCounts& own = counts[static_cast<std::size_t>(task)];
+    for (std::int64_t b = task; b < count; b += tasks) {
+      const DigitsBlock& block = blocks[static_cast<std::size_t>(b)];
+      for (std::size_t i = 0; i < block.symbols.size(); ++i)
+        ++own[block.contexts[i]][block.symbols[i]];
+    }
+  });
+  CodedDigits coded;
+  coded.head.contexts = 1;
+  for (std::size_t c = 0; c < all_contexts; ++c) {
+    bool occurs = false;
+    for (std::size_t task = 1; task < counts.size(); ++task) {
+      for (std::size_t s = 0; s < 256; ++s) counts[0][c][s] += counts[task][c][s];
+    }
+    for (const std::uint32_t n : counts[0][c]) occurs |= n != 0;
+    if (occurs) coded.head.contexts = static_cast<std::uint8_t>(c + 1);
+  }
+  coded.head.mixture = fit_mixture(counts[0], kind);
+
+  const auto tables = mixture_tables(coded.head.mixture, coded.head.contexts, kind, parallel);
+  std::vector<rans::EncodeEntry> entries(256 * tables.size());
+  for (std::size_t c = 0; c < tables.size(); ++c)
+    rans::fill_encode_entries(tables[c], entries.data() + 256 * c);
+
+  coded.blocks.resize(blocks.size());
+  coded.head.blocks.resize(blocks.size());
+  parallel(count, [&](std::int64_t b) {
+    DigitsBlock block = std::move(blocks[static_cast<std::size_t>(b)]);
+    const auto symbols = static_cast<std::uint32_t>(block.symbols.size());
+    std::vector<std::uint8_t> escapes;
+    divert_escapes(block, tables, escapes);
+    std::vector<std::uint8_t> room(rans::block_bound(symbols));
+    std::uint8_t* const end = room.data() + room.size();
+    const std::uint8_t* const begin = rans::encode_contexts(
+        block.symbols.data(), block.contexts.data(), symbols, entries.data(), end);
+    const auto coded_size = static_cast<std::size_t>(end - begin);
+    coded.head.blocks[static_cast<std::size_t>(b)] = {
+        static_cast<std::uint32_t>((coded_size - block_size(symbols, 0)) / 2),
+        static_cast<std::uint32_t>(escapes.size()), static_cast<std::uint32_t>(block.tails.size())};
+    std::vector<std::uint8_t>& out = coded.blocks[static_cast<std::size_t>(b)];
+    out.reserve(coded_size + escapes.size() + block.tails.size());
+    out.insert(out.end(), begin, static_cast<const std::uint8_t*>(end));
+    out.insert(out.end(), escapes.begin(), escapes.end());
+    out.insert(out.end(), block.tails.begin(), block.tails.end());
+  });
+  return coded;
+}
+
+// ---- decoder ------------------------------------------------------------------------------------
+
+void DigitsDecoder::open(const DigitsHead& head, const std::uint8_t* body, std::uint64_t symbols,
+                         Fraction kind, const Parallel& parallel) {
+  head_ = head;
+  body_ = body;
+  symbols_ = symbols;
+  entries_.reset(new rans::DecodeEntry[std::size_t{rans::probability_one} * head.contexts]);
+  parallel(head.contexts, [&](std::int64_t context) {
+    rans::fill_decode_entries(mixture_table(head.mixture, static_cast<int>(context), kind),
+                              entries_.get() + rans::probability_one * context);
+  });
+  offsets_.assign(1, 0);
+  for (std::size_t i = 0; i < head.blocks.size(); ++i)
+    offsets_.push_back(offsets_[i] +
+                       digits_block_size(head.blocks[i], symbols_in_block(symbols, i)));
+}
+
+Status DigitsDecoder::decode(std::uint64_t block, const std::uint8_t* contexts,
+                             std::uint8_t* symbols, BitReader& tails) const {
+  const std::uint32_t count = symbols_in_block(symbols_, block);
+  const DigitsBlockSize& size = head_.blocks[block];
+  const std::uint8_t* const data = body_ + offsets_[block];
+  const std::uint64_t coded = block_size(count, size.words);
+  std::uint8_t widest = 0;
+  for (std::uint32_t i = 0; i < count; ++i) widest = std::max(widest, contexts[i]);
+  if (widest >= head_.contexts) return Status::bad_stream;
+  const Status status = rans::decode_contexts(data, static_cast<std::size_t>(coded), contexts,
+                                              count, entries_.get(), symbols);
+  if (status != Status::ok) return status;
+  const std::uint8_t* const escapes = data + coded;
+  std::uint32_t used = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (symbols[i] != symbol_escape) continue;
+    if (used == size.escapes) return Status::bad_stream;
+    symbols[i] = escapes[used++];
+  }
+  if (used != size.escapes) return Status::bad_stream;
+  tails = BitReader(escapes + size.escapes, size.tails);
+  return Status::ok;
+}
+
+}  // namespace lmgc

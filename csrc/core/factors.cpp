@@ -1,0 +1,232 @@
+#include "core/factors.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+
+#include "core/integer_math.h"
+
+namespace lmgc {
+namespace {
+
+constexpr std::int64_t block_entries = rans::block_symbols;
+
+// A factor's width, and how many of its low bits follow as a tail so that its symbol has a width
+// within the tables.
+struct EntryShape {
+  int context, tail_bits;
+};
+EntryShape entry_shape(int width) {
+  const int tail = width > most_width ? (width - most_width + 3) / 4 : 0;
+  const int bits = tail > 30 ? 30 : tail;
+  return {context_of(width - 4 * bits, 0, Fraction::middle), bits};
+}
+
+int width_of(const Factor& factor, std::int64_t line, std::int64_t component) {
+  return factor.column_widths[static_cast<std::size_t>(component)] +
+         (factor.row_widths.empty() ? 0 : factor.row_widths[static_cast<std::size_t>(line)]);
+}
+
+// 4 log2 sqrt(sum / count), rounded; `sum` has `fraction` fractional bits.
+std::int32_t quarters_of_rms(std::uint64_t sum, std::uint64_t count, int fraction) {
+  const auto log = static_cast<std::int64_t>(log2_fixed(sum)) -
+                   static_cast<std::int64_t>(log2_fixed(count)) -
+                   (std::int64_t{fraction} << log2_fraction_bits);
+  return static_cast<std::int32_t>(rounded_quotient(2 * log, 1 << log2_fraction_bits));
+}
+
+}  // namespace
+
+int Factors::base() const {
+  return exponents.empty() ? 0 : *std::min_element(exponents.begin(), exponents.end());
+}
+
+void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
+  const auto entry = [&](std::int64_t line, std::int64_t c) {
+    return static_cast<std::uint64_t>(
+        std::abs(std::int64_t{factor.entries[static_cast<std::size_t>(line * rank + c)]}));
+  };
+  factor.column_widths.assign(static_cast<std::size_t>(rank), 0);
+  factor.row_widths.clear();
+  for (std::int64_t c = 0; c < rank; ++c) {
+    std::uint64_t largest = 0, sum = 0;
+    for (std::int64_t i = 0; i < lines; ++i) largest = std::max(largest, entry(i, c));
+    // So that squares, with four fractional bits, add up in 64 bits.
+    const int down = std::max(0, static_cast<int>(std::bit_width(largest)) - 15);
+    for (std::int64_t i = 0; i < lines; ++i) {
+      const std::uint64_t value = entry(i, c) >> down;
+      sum += value * value * 16 + 1;  // a little for the rounding: zeros have a width, too
+    }
+    factor.column_widths[static_cast<std::size_t>(c)] = static_cast<std::int16_t>(
+        quarters_of_rms(sum, static_cast<std::uint64_t>(lines), 4 - 2 * down));
+  }
+  // Each line's energy next to what its columns say, in half octaves.
+  std::vector<std::int16_t> rows(static_cast<std::size_t>(lines));
+  std::int64_t deviation = 0;
+  for (std::int64_t i = 0; i < lines; ++i) {
+    std::uint64_t sum = 0;
+    for (std::int64_t c = 0; c < rank; ++c) {
+      const std::uint64_t value = std::min(entry(i, c), std::uint64_t{1} << 25);
+      // (entry / width)^2 with 8 fractional bits; a width is -8 or more
+      const int up = 8 - (factor.column_widths[static_cast<std::size_t>(c)] >> 1);
+      const std::uint64_t square = value * value;
+      sum += std::min<std::uint64_t>(up >= 0 ? square << up : square >> -up, 1 << 20) + 8;
+    }
+    const std::int32_t quarters = quarters_of_rms(sum, static_cast<std::uint64_t>(rank), 8);
+    const auto own = static_cast<std::int16_t>(2 * rounded_quotient(quarters, 2));
+    rows[static_cast<std::size_t>(i)] = own;
+    deviation += std::int64_t{own} * own;
+  }
+  // Coding a Gaussian with a scale that is off by d octaves costs about d^2 bits, where d = own / 4;
+  // telling the scales costs about three bits a line.
+  if (deviation * rank > 16 * 3 * lines) factor.row_widths = std::move(rows);
+}
+
+CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel& parallel) {
+  const auto entries = static_cast<std::int64_t>(factor.entries.size());
+  std::vector<DigitsBlock> blocks(
+      static_cast<std::size_t>((entries + block_entries - 1) / block_entries));
+  parallel(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b) {
+    DigitsBlock& block = blocks[static_cast<std::size_t>(b)];
+    BitWriter tails;
+    const std::int64_t first = b * block_entries;
+    const std::int64_t last = std::min(first + block_entries, entries);
+    std::int64_t line = first / rank, component = first % rank;
+    for (std::int64_t i = first; i < last; ++i) {
+      const EntryShape shape = entry_shape(width_of(factor, line, component));
+      const std::int64_t value = factor.entries[static_cast<std::size_t>(i)];
+      // The bins of the symbols are centred on multiples of 2^tail_bits.
+      const std::int64_t moved =
+          value + (shape.tail_bits > 0 ? std::int64_t{1} << (shape.tail_bits - 1) : 0);
+      const std::int64_t residual = moved >> shape.tail_bits;
+      int symbol = symbol_escape;
+      if (std::abs(residual) <= most_residual) {
+        symbol = static_cast<int>(residual) + symbol_origin;
+        tails.put(static_cast<std::uint64_t>(moved) & ((std::uint64_t{1} << shape.tail_bits) - 1),
+                  shape.tail_bits);
+      } else {
+        tails.put(static_cast<std::uint32_t>(value), 32);
+      }
+      block.contexts.push_back(static_cast<std::uint8_t>(shape.context));
+      block.symbols.push_back(static_cast<std::uint8_t>(symbol));
+      if (++component == rank) {
+        component = 0;
+        ++line;
+      }
+    }
+    block.tails = tails.take();
+  });
+  return code_digits(blocks, Fraction::middle, parallel);
+}
+
+Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int64_t lines,
+                     std::int64_t rank, Factor& factor, const Parallel& parallel) {
+  const std::int64_t entries = lines * rank;
+  factor.entries.resize(static_cast<std::size_t>(entries));
+  DigitsDecoder decoder;
+  decoder.open(head, body, static_cast<std::uint64_t>(entries), Fraction::middle, parallel);
+  std::atomic<bool> good{true};
+  parallel(static_cast<std::int64_t>(head.blocks.size()), [&](std::int64_t b) {
+    const std::int64_t first = b * block_entries;
+    const std::int64_t count = std::min(block_entries, entries - first);
+    std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
+    std::vector<EntryShape> shapes(static_cast<std::size_t>(count));
+    std::int64_t line = first / rank, component = first % rank;
+    for (std::size_t i = 0; i < contexts.size(); ++i) {
+      shapes[i] = entry_shape(width_of(factor, line, component));
+      contexts[i] = static_cast<std::uint8_t>(shapes[i].context);
+      if (++component == rank) {
+        component = 0;
+        ++line;
+      }
+    }
+    BitReader tails(nullptr, 0);
+    bool fine = decoder.decode(static_cast<std::uint64_t>(b), contexts.data(), symbols.data(),
+                               tails) == Status::ok;
+    for (std::size_t i = 0; fine && i < contexts.size(); ++i) {
+      std::int64_t value;
+      if (symbols[i] == symbol_escape) {
+        value = static_cast<std::int32_t>(tails.get(32));
+      } else {
+        const int bits = shapes[i].tail_bits;
+        value = (std::int64_t{symbols[i]} - symbol_origin) * (std::int64_t{1} << bits) +
+                static_cast<std::int64_t>(tails.get(bits)) -
+                (bits > 0 ? std::int64_t{1} << (bits - 1) : 0);
+      }
+      fine = std::abs(value) <= most_factor;
+      factor.entries[static_cast<std::size_t>(first) + i] = static_cast<std::int32_t>(value);
+    }
+    if (!fine || !tails.only_padding_left()) good = false;
+  });
+  return good ? Status::ok : Status::bad_stream;
+}
+
+std::uint64_t product_bound(const Factors& factors, const Parallel& parallel) {
+  constexpr std::uint64_t none = std::uint64_t{1} << most_product_bits;
+  const std::int64_t rank = factors.rank;
+  const int base = factors.base();
+  // The largest that a component's v makes of one unit of u.
+  std::vector<std::uint64_t> weights(static_cast<std::size_t>(rank), 1);
+  for (std::size_t i = 0; i < factors.v.entries.size(); ++i) {
+    std::uint64_t& weight = weights[i % static_cast<std::size_t>(rank)];
+    weight = std::max(weight,
+                      static_cast<std::uint64_t>(std::abs(std::int64_t{factors.v.entries[i]})));
+  }
+  for (std::size_t c = 0; c < weights.size(); ++c) {
+    const int shift = factors.exponents[c] - base;
+    if (shift >= most_product_bits || weights[c] >= none >> shift) {
+      weights[c] = none;
+    } else {
+      weights[c] <<= shift;
+    }
+  }
+  constexpr std::int64_t lines_in_task = 256;
+  const auto lines = static_cast<std::int64_t>(factors.u.entries.size()) / rank;
+  std::vector<std::uint64_t> largest(
+      static_cast<std::size_t>((lines + lines_in_task - 1) / lines_in_task), 0);
+  parallel(static_cast<std::int64_t>(largest.size()), [&](std::int64_t task) {
+    const std::int64_t last = std::min((task + 1) * lines_in_task, lines);
+    for (std::int64_t line = task * lines_in_task; line < last; ++line) {
+      const std::int32_t* const u = factors.u.entries.data() + line * rank;
+      std::uint64_t sum = 0;
+      for (std::int64_t c = 0; c < rank; ++c) {
+        const std::uint64_t weight = weights[static_cast<std::size_t>(c)];
+        const auto magnitude = static_cast<std::uint64_t>(std::abs(std::int64_t{u[c]}));
+        if (magnitude == 0) continue;
+        sum = weight >= none / magnitude ? none : std::min(none, sum + weight * magnitude);
+        if (sum >= none) break;
+      }
+      std::uint64_t& own = largest[static_cast<std::size_t>(task)];
+      own = std::max(own, sum);
+    }
+  });
+  std::uint64_t bound = 0;
+  for (const std::uint64_t own : largest) bound = std::max(bound, own);
+  return bound;
+}
+
+void multiply_factors(const Factors& factors, std::int64_t columns, std::int64_t first,
+                      std::int64_t count, std::int64_t* out) {
+  const auto rank = static_cast<std::size_t>(factors.rank);
+  const int base = factors.base();
+  std::vector<std::int64_t> line(rank);
+  std::int64_t row = -1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t index = first + i;
+    if (index / columns != row) {
+      row = index / columns;
+      for (std::size_t c = 0; c < rank; ++c) {
+        const std::int64_t u = factors.u.entries[static_cast<std::size_t>(row) * rank + c];
+        line[c] = u == 0 ? 0 : u * (std::int64_t{1} << (factors.exponents[c] - base));
+      }
+    }
+    const std::int32_t* const v =
+        factors.v.entries.data() + static_cast<std::size_t>(index % columns) * rank;
+    std::int64_t sum = 0;
+    for (std::size_t c = 0; c < rank; ++c) sum += line[c] * v[c];
+    out[i] = sum;
+  }
+}
+
+}  // namespace lmgc

@@ -1,0 +1,57 @@
+// The side information of the low-rank predictor: two integer matrices, U (rows x rank) and V
+// (columns x rank), and an exponent for each component. Element (i, j) of the prediction is
+//
+//   sum over c of u[i][c] * v[j][c] * 2^(exponent[c] - base)     times 2^base, base = min exponent
+//
+// an exact integer below 2^62, which any order of summation and any arithmetic that is exact gives.
+// Entries are coded as residuals of width column_width[c] + row_width[i], in quarter octaves.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/bits.h"
+#include "core/digits.h"
+#include "core/parallel.h"
+#include "core/status.h"
+
+namespace lmgc {
+
+inline constexpr std::int64_t most_factor = std::int64_t{1} << 30;  // in magnitude
+inline constexpr int most_product_bits = 62;
+
+// A matrix of factors, `lines` x `rank`, row after row.
+struct Factor {
+  std::vector<std::int32_t> entries;
+  std::vector<std::int16_t> row_widths;     // one a line, or empty: all 0
+  std::vector<std::int16_t> column_widths;  // one a component
+};
+
+struct Factors {
+  std::int64_t rank = 0;
+  std::vector<std::int16_t> exponents;  // one a component
+  Factor u, v;
+
+  int base() const;  // the least exponent
+};
+
+// Row and column widths that suit the entries. Row widths are left out where they do not pay.
+void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank);
+
+CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel& parallel);
+
+// Decodes `lines` x `rank` entries from an untrusted body; widths are set already. ok or
+// bad_stream.
+Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int64_t lines,
+                     std::int64_t rank, Factor& factor, const Parallel& parallel);
+
+// A bound on the magnitude of every partial sum of the product, in any order, in units of 2^base;
+// 2^most_product_bits when there is none below.
+std::uint64_t product_bound(const Factors& factors, const Parallel& parallel);
+
+// Elements [first, first + count) of the product, row after row, in units of 2^base. The bound is
+// below 2^most_product_bits.
+void multiply_factors(const Factors& factors, std::int64_t columns, std::int64_t first,
+                      std::int64_t count, std::int64_t* out);
+
+}  // namespace lmgc

@@ -1,0 +1,433 @@
+#include "core/fixed_section.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "core/residual_scales.h"
+#include "core/rice.h"
+
+namespace lmgc {
+namespace {
+
+constexpr std::int64_t block_elements = rans::block_symbols;
+
+enum Flag : std::uint8_t {
+  flag_by_dimension_1 = 1,
+  flag_dead_lines = 2,
+  flag_column_scales = 4,
+  flag_u_row_widths = 8,
+  flag_v_row_widths = 16,
+};
+constexpr std::uint8_t all_flags = 31;
+
+std::int64_t count_live(const std::vector<bool>& dead, std::int64_t lines) {
+  return dead.empty() ? lines : lines - std::count(dead.begin(), dead.end(), true);
+}
+
+// ---- walking over elements ----------------------------------------------------------------------
+
+// What both sides know of the elements of one block, one after the other.
+template <bool predicted>
+class Walk {
+ public:
+  Walk(const FixedHead& head, const LiveShape& shape, FloatFormat format, std::int64_t first,
+       const std::int64_t* product)
+      : head_(head),
+        columns_(shape.columns),
+        format_(format),
+        base_(predicted ? head.low_rank.factors.base() : 0),
+        row_(first / shape.columns),
+        column_(first % shape.columns),
+        product_(product) {
+    start_row();
+  }
+
+  Prediction prediction() const {
+    if constexpr (!predicted) return {};
+    return {*product_, row_exponent_ + head_.low_rank.column_weights[column()]};
+  }
+  Bin bin() const {
+    const int scale = row_scale_ + (head_.has_column_scales ? head_.scales.columns[column()] : 0);
+    return bin_of(prediction(), scale, predicted ? Fraction::varies : Fraction::edge, format_);
+  }
+  void next() {
+    if constexpr (predicted) ++product_;
+    if (++column_ == columns_) {
+      column_ = 0;
+      ++row_;
+      start_row();
+    }
+  }
+
+ private:
+  std::size_t column() const { return static_cast<std::size_t>(column_); }
+  void start_row() {
+    const auto row = static_cast<std::size_t>(row_);
+    row_scale_ = row < head_.scales.rows.size() ? head_.scales.rows[row] : 0;
+    if constexpr (predicted) {
+      const auto& weights = head_.low_rank.row_weights;
+      row_exponent_ = base_ + (row < weights.size() ? weights[row] : 0);
+    }
+  }
+
+  const FixedHead& head_;
+  std::int64_t columns_;
+  FixedFormat format_;
+  int base_;
+  std::int64_t row_, column_;
+  const std::int64_t* product_;
+  int row_scale_ = 0, row_exponent_ = 0;
+};
+
+// body(block, first, count, product) for every block; `product` points at the block's predictions.
+template <class Body>
+void for_each_block(const LiveShape& shape, const Product& product, const Parallel& parallel,
+                    const Body& body) {
+  parallel((shape.elements + block_elements - 1) / block_elements, [&](std::int64_t block) {
+    const std::int64_t first = block * block_elements;
+    const std::int64_t count = std::min(block_elements, shape.elements - first);
+    std::vector<std::int64_t> predictions(static_cast<std::size_t>(product ? count : 0));
+    if (product) product(first, count, predictions.data());
+    body(block, first, count, predictions.data());
+  });
+}
+
+// ---- encoder ------------------------------------------------------------------------------------
+
+template <bool predicted>
+void find_levels(const FixedInput& input, const FixedHead& head, const Product& product,
+                 std::int16_t* levels, const Parallel& parallel) {
+  const FixedFormat format(input.format);
+  for_each_block(input.shape, product, parallel,
+                 [&](std::int64_t, std::int64_t first, std::int64_t count,
+                     const std::int64_t* predictions) {
+                   Walk<predicted> walk(head, input.shape, input.format, first, predictions);
+                   for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
+                     const std::uint64_t word = load_word(input.words, input.format.bytes, i);
+                     levels[i] = residual_level(word, walk.prediction(), format);
+                   }
+                 });
+}
+
+void put_tail(BitWriter& out, const FixedElement& element) {
+  if (element.octaves + element.one > 0) {
+    out.put(std::uint64_t{element.one} << element.octaves, element.octaves + element.one);
+  }
+  if (element.bits <= BitWriter::most_bits) {
+    out.put(element.tail, element.bits);
+  } else {
+    out.put(element.tail & UINT32_MAX, 32);
+    out.put(element.tail >> 32, element.bits - 32);
+  }
+}
+
+template <bool predicted>
+std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& head,
+                                      const Product& product, const Parallel& parallel) {
+  const FixedFormat format(input.format);
+  std::vector<DigitsBlock> blocks(
+      static_cast<std::size_t>((input.shape.elements + block_elements - 1) / block_elements));
+  for_each_block(input.shape, product, parallel,
+                 [&](std::int64_t number, std::int64_t first, std::int64_t count,
+                     const std::int64_t* predictions) {
+                   DigitsBlock& block = blocks[static_cast<std::size_t>(number)];
+                   block.contexts.resize(static_cast<std::size_t>(count));
+                   block.symbols.resize(static_cast<std::size_t>(count));
+                   BitWriter tails;
+                   Walk<predicted> walk(head, input.shape, input.format, first, predictions);
+                   for (std::int64_t i = 0; i < count; ++i, walk.next()) {
+                     const std::uint64_t word =
+                         load_word(input.words, input.format.bytes, first + i);
+                     const Bin bin = walk.bin();
+                     const FixedElement element = split_element(word, bin, format);
+                     block.contexts[static_cast<std::size_t>(i)] =
+                         static_cast<std::uint8_t>(bin.context);
+                     block.symbols[static_cast<std::size_t>(i)] =
+                         static_cast<std::uint8_t>(element.symbol);
+                     put_tail(tails, element);
+                   }
+                   block.tails = tails.take();
+                 });
+  return blocks;
+}
+
+// Scales of predicted lines follow their weights: what is written is how they differ.
+std::vector<std::int16_t> less_weights(const std::vector<std::int16_t>& scales,
+                                       const std::vector<std::int16_t>& weights) {
+  std::vector<std::int16_t> result = scales;
+  for (std::size_t i = 0; i < std::min(result.size(), weights.size()); ++i)
+    result[i] = static_cast<std::int16_t>(result[i] - quarters_per_octave * weights[i]);
+  return result;
+}
+
+bool add_weights(std::vector<std::int16_t>& scales, const std::vector<std::int16_t>& weights) {
+  for (std::size_t i = 0; i < std::min(scales.size(), weights.size()); ++i) {
+    const int sum = scales[i] + quarters_per_octave * weights[i];
+    if (sum < INT16_MIN || sum > INT16_MAX) return false;
+    scales[i] = static_cast<std::int16_t>(sum);
+  }
+  return true;
+}
+
+std::vector<std::uint8_t> head_bytes(const FixedHead& head) {
+  const Factors& factors = head.low_rank.factors;
+  ByteWriter out;
+  const bool dead = !head.dead_rows.empty();
+  out.fixed(static_cast<std::uint8_t>((head.by_dimension_1 ? flag_by_dimension_1 : 0) |
+                                      (dead ? flag_dead_lines : 0) |
+                                      (head.has_column_scales ? flag_column_scales : 0) |
+                                      (factors.u.row_widths.empty() ? 0 : flag_u_row_widths) |
+                                      (factors.v.row_widths.empty() ? 0 : flag_v_row_widths)));
+  if (head.predicted()) out.varint(static_cast<std::uint64_t>(factors.rank));
+  BitWriter side;
+  if (dead) {
+    write_flags(side, head.dead_rows);
+    write_flags(side, head.dead_columns);
+  }
+  if (head.predicted()) {
+    write_line(side, head.low_rank.row_weights);
+    write_line(side, head.low_rank.column_weights);
+    write_line(side, factors.exponents);
+    for (const Factor* factor : {&factors.u, &factors.v}) {
+      write_line(side, factor->column_widths);
+      write_line(side, factor->row_widths);
+    }
+  }
+  write_line(side, less_weights(head.scales.rows, head.low_rank.row_weights));
+  write_line(side, less_weights(head.scales.columns, head.low_rank.column_weights));
+  const std::vector<std::uint8_t> bits = side.take();
+  out.varint(bits.size());
+  out.bytes(bits.data(), bits.size());
+  if (head.predicted()) {
+    write_digits_head(head.u, out);
+    write_digits_head(head.v, out);
+  }
+  write_digits_head(head.residuals, out);
+  return out.take();
+}
+
+}  // namespace
+
+bool has_dimension_1_view(const std::int64_t* sizes, std::size_t dimensions) {
+  return dimensions > 2 && !matrix_shape(sizes, dimensions).flat && sizes[1] > 1;
+}
+
+MatrixShape fixed_shape(const std::int64_t* sizes, std::size_t dimensions, bool by_dimension_1) {
+  MatrixShape shape = matrix_shape(sizes, dimensions);
+  if (by_dimension_1) {
+    shape.rows = sizes[1];
+    shape.columns = shape.elements / shape.rows;
+  }
+  return shape;
+}
+
+LiveShape live_shape(const MatrixShape& shape, const FixedHead& head) {
+  if (head.dead_rows.empty()) return {shape.elements, shape.rows, shape.columns};
+  const std::int64_t rows = count_live(head.dead_rows, shape.rows);
+  const std::int64_t columns = count_live(head.dead_columns, shape.columns);
+  return {rows * columns, rows, std::max<std::int64_t>(columns, 1)};
+}
+
+// ---- encoder ------------------------------------------------------------------------------------
+
+std::size_t FixedSection::size() const {
+  return head_bytes.size() + static_cast<std::size_t>(u.body_size() + v.body_size() +
+                                                      residuals.body_size());
+}
+
+void FixedSection::write(std::uint8_t* out) const {
+  std::memcpy(out, head_bytes.data(), head_bytes.size());
+  out = u.write_body(out + head_bytes.size());
+  out = v.write_body(out);
+  residuals.write_body(out);
+}
+
+FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product& product,
+                          const Parallel& parallel) {
+  const bool predicted = head.predicted();
+  FixedSection section;
+  Factors& factors = head.low_rank.factors;
+  if (predicted) {
+    choose_widths(factors.u, input.shape.rows, factors.rank);
+    choose_widths(factors.v, input.shape.columns, factors.rank);
+    section.u = code_factor(factors.u, factors.rank, parallel);
+    section.v = code_factor(factors.v, factors.rank, parallel);
+    head.u = section.u.head;
+    head.v = section.v.head;
+  }
+  {
+    std::vector<std::int16_t> levels(static_cast<std::size_t>(input.shape.elements));
+    if (predicted) {
+      find_levels<true>(input, head, product, levels.data(), parallel);
+    } else {
+      find_levels<false>(input, head, {}, levels.data(), parallel);
+    }
+    const FixedFormat format(input.format);
+    const ResidualMatrix matrix{levels.data(), input.shape.elements, input.shape.rows,
+                                input.shape.columns,
+                                levels_per_octave * (format.least - format.mantissa)};
+    head.scales = residual_scales(matrix, input.may_have_column_scales, head.has_column_scales,
+                                  parallel);
+  }
+  std::vector<DigitsBlock> blocks = predicted
+                                        ? split_blocks<true>(input, head, product, parallel)
+                                        : split_blocks<false>(input, head, {}, parallel);
+  section.residuals = code_digits(blocks, head.fraction(), parallel);
+  head.residuals = section.residuals.head;
+  section.head_bytes = head_bytes(head);
+  section.head = std::move(head);
+  return section;
+}
+
+// ---- decoder ------------------------------------------------------------------------------------
+
+Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
+                  std::size_t dimensions, bool predicted, bool with_factors,
+                  const Parallel& parallel, FixedSource& source) {
+  ByteReader in(section, size);
+  FixedHead& head = source.head;
+  const auto flags = in.fixed<std::uint8_t>();
+  const std::uint64_t rank = predicted ? in.varint() : 0;
+  const std::uint64_t side_size = in.varint();
+  const std::uint8_t* const side_bytes = in.bytes(side_size);
+  if (!in.ok()) return Status::truncated;
+  if ((flags & ~all_flags) != 0) return Status::bad_section;
+  if (!predicted && (flags & (flag_u_row_widths | flag_v_row_widths)) != 0)
+    return Status::bad_section;
+  head.by_dimension_1 = (flags & flag_by_dimension_1) != 0;
+  if (head.by_dimension_1 && !has_dimension_1_view(sizes, dimensions)) return Status::bad_section;
+  const MatrixShape shape = fixed_shape(sizes, dimensions, head.by_dimension_1);
+  if (shape.flat && (flags != 0 || predicted)) return Status::bad_section;
+
+  // Every line takes a bit at least, and every 65536 lines that are flagged.
+  const std::uint64_t bits = 8 * side_size;
+  BitReader side(side_bytes, static_cast<std::size_t>(side_size));
+  if ((flags & flag_dead_lines) != 0) {
+    if (static_cast<std::uint64_t>(std::max(shape.rows, shape.columns)) / 65536 > bits)
+      return Status::bad_section;
+    head.dead_rows.resize(static_cast<std::size_t>(shape.rows));
+    head.dead_columns.resize(static_cast<std::size_t>(shape.columns));
+    if (!read_flags(side, head.dead_rows) || !read_flags(side, head.dead_columns))
+      return Status::bad_section;
+  }
+  source.shape = live_shape(shape, head);
+  if (source.shape.elements == 0) {
+    // A tensor of zeros: there is nothing more.
+    source.sizes = {in.position(), 0, 0, 0};
+    return !predicted && in.left() == 0 && side.only_padding_left() ? Status::ok
+                                                                    : Status::bad_section;
+  }
+  head.has_column_scales = (flags & flag_column_scales) != 0;
+  const auto rows = static_cast<std::uint64_t>(source.shape.rows);
+  const auto columns = static_cast<std::uint64_t>(source.shape.columns);
+  if (rows + (head.has_column_scales ? columns : 0) > bits) return Status::bad_section;
+  Factors& factors = head.low_rank.factors;
+  if (predicted) {
+    if (rank == 0 || rank > std::min(rows, columns) || rows + columns + 3 * rank > bits)
+      return Status::bad_section;
+    factors.rank = static_cast<std::int64_t>(rank);
+    head.low_rank.row_weights.resize(static_cast<std::size_t>(rows));
+    head.low_rank.column_weights.resize(static_cast<std::size_t>(columns));
+    factors.exponents.resize(static_cast<std::size_t>(rank));
+    factors.u.column_widths.resize(static_cast<std::size_t>(rank));
+    factors.v.column_widths.resize(static_cast<std::size_t>(rank));
+    if ((flags & flag_u_row_widths) != 0) factors.u.row_widths.resize(rows);
+    if ((flags & flag_v_row_widths) != 0) factors.v.row_widths.resize(columns);
+    if (!read_line(side, head.low_rank.row_weights) ||
+        !read_line(side, head.low_rank.column_weights) || !read_line(side, factors.exponents) ||
+        !read_line(side, factors.u.column_widths) || !read_line(side, factors.u.row_widths) ||
+        !read_line(side, factors.v.column_widths) || !read_line(side, factors.v.row_widths))
+      return Status::bad_section;
+  }
+  head.scales.rows.resize(static_cast<std::size_t>(rows));
+  head.scales.columns.resize(static_cast<std::size_t>(head.has_column_scales ? columns : 0));
+  if (!read_line(side, head.scales.rows) || !read_line(side, head.scales.columns) ||
+      !side.only_padding_left() || !add_weights(head.scales.rows, head.low_rank.row_weights) ||
+      !add_weights(head.scales.columns, head.low_rank.column_weights))
+    return Status::bad_section;
+
+  Status status = Status::ok;
+  if (predicted) {
+    status = read_digits_head(in, rows * rank, Fraction::middle, head.u);
+    if (status == Status::ok)
+      status = read_digits_head(in, columns * rank, Fraction::middle, head.v);
+  }
+  const auto elements = static_cast<std::uint64_t>(source.shape.elements);
+  if (status == Status::ok) status = read_digits_head(in, elements, head.fraction(), head.residuals);
+  if (status != Status::ok) return status;
+
+  const std::uint8_t* const u = in.bytes(predicted ? head.u.body_size(rows * rank) : 0);
+  const std::uint8_t* const v = in.bytes(predicted ? head.v.body_size(columns * rank) : 0);
+  source.sizes.side = in.position();
+  source.residuals = in.bytes(head.residuals.body_size(elements));
+  if (!in.ok()) return Status::truncated;
+  if (in.left() != 0) return Status::bad_section;
+  for (const DigitsBlockSize& block : head.residuals.blocks) {
+    source.sizes.escapes += block.escapes;
+    source.sizes.tails += block.tails;
+  }
+  source.sizes.digits = size - source.sizes.side - source.sizes.escapes - source.sizes.tails;
+  if (!predicted || !with_factors) return Status::ok;
+
+  status = decode_factor(head.u, u, source.shape.rows, factors.rank, factors.u, parallel);
+  if (status != Status::ok) return status;
+  status = decode_factor(head.v, v, source.shape.columns, factors.rank, factors.v, parallel);
+  if (status != Status::ok) return status;
+  source.product_bound = product_bound(factors, parallel);
+  return source.product_bound < std::uint64_t{1} << most_product_bits ? Status::ok
+                                                                      : Status::bad_section;
+}
+
+namespace {
+
+template <bool predicted>
+bool decode_block(const FixedSource& source, FloatFormat plain_format,
+                  const DigitsDecoder& decoder, std::int64_t number, std::int64_t first,
+                  std::int64_t count, const std::int64_t* predictions, void* words) {
+  const FixedFormat format(plain_format);
+  std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
+  {
+    Walk<predicted> walk(source.head, source.shape, plain_format, first, predictions);
+    for (std::uint8_t& context : contexts) {
+      context = static_cast<std::uint8_t>(walk.bin().context);
+      walk.next();
+    }
+  }
+  BitReader bits(nullptr, 0);
+  if (decoder.decode(static_cast<std::uint64_t>(number), contexts.data(), symbols.data(), bits) !=
+      Status::ok)
+    return false;
+  TailReader tail{bits};
+  Walk<predicted> walk(source.head, source.shape, plain_format, first, predictions);
+  for (std::int64_t i = 0; i < count; ++i, walk.next()) {
+    store_word(words, plain_format.bytes, first + i,
+               join_element(symbols[static_cast<std::size_t>(i)], walk.bin(), format, tail));
+  }
+  return bits.only_padding_left();
+}
+
+}  // namespace
+
+Status decode_fixed(const FixedSource& source, FloatFormat format, const Product& product,
+                    void* words, const Parallel& parallel) {
+  if (source.shape.elements == 0) return Status::ok;
+  DigitsDecoder decoder;
+  decoder.open(source.head.residuals, source.residuals,
+               static_cast<std::uint64_t>(source.shape.elements), source.head.fraction(), parallel);
+  std::atomic<bool> good{true};
+  for_each_block(source.shape, product, parallel,
+                 [&](std::int64_t number, std::int64_t first, std::int64_t count,
+                     const std::int64_t* predictions) {
+                   const bool fine =
+                       source.head.predicted()
+                           ? decode_block<true>(source, format, decoder, number, first, count,
+                                                predictions, words)
+                           : decode_block<false>(source, format, decoder, number, first, count,
+                                                 predictions, words);
+                   if (!fine) good = false;
+                 });
+  return good ? Status::ok : Status::bad_stream;
+}
+
+}  // namespace lmgc

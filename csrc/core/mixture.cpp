@@ -1,0 +1,174 @@
+#include "core/mixture.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace lmgc {
+namespace {
+
+constexpr int first_symbol = symbol_origin - most_residual;  // of a residual
+constexpr int edges = 2 * most_residual + 2;                 // of the bins of all residuals
+
+// round(2^30 * 2^(-i / 4))
+constexpr std::int64_t quarter_powers[4] = {1073741824, 902905651, 759250125, 638450708};
+
+// The probabilities of a component to lie below each edge, in 2^24ths. With edge e at e / 32 bins
+// from the prediction and a standard deviation of 2^(t / 4) bins, the argument in 2^-14 is
+// e * 2^9 * 2^(-t / 4).
+void component_cdf(const ContextShape& shape, int component,
+                   std::array<std::uint32_t, edges>& cdf) {
+  const int quarters = shape.width + mixture_widths[static_cast<std::size_t>(component)];
+  const std::int64_t factor = quarter_powers[quarters & 3];
+  const int shift = 30 - (gaussian_argument_bits - 5) + (quarters >> 2);
+  for (int i = 0; i < edges; ++i) {
+    const std::int64_t edge = 32 * (i - most_residual) - shape.fraction;
+    const std::int64_t magnitude = (edge < 0 ? -edge : edge) * factor >> shift;
+    cdf[static_cast<std::size_t>(i)] =
+        gaussian_cdf(edge < 0 ? -magnitude : magnitude, gaussian_table.data());
+  }
+}
+
+}  // namespace
+
+bool Mixture::valid() const {
+  return std::accumulate(weights.begin(), weights.end(), 0) == mixture_one &&
+         zero + minus_zero <= most_zero_frequency;
+}
+
+Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
+  constexpr int iterations = 24;
+  constexpr std::size_t most_used = 24;  // contexts, those with the most symbols
+
+  std::vector<std::uint64_t> totals(counts.size());
+  std::uint64_t zeros = 0, minus_zeros = 0, all = 0;
+  for (std::size_t c = 0; c < counts.size(); ++c) {
+    totals[c] = std::accumulate(counts[c].begin(), counts[c].end(), std::uint64_t{0});
+    zeros += counts[c][symbol_zero];
+    minus_zeros += counts[c][symbol_minus_zero];
+    all += totals[c];
+  }
+  std::vector<std::size_t> used(counts.size());
+  std::iota(used.begin(), used.end(), std::size_t{0});
+  std::stable_sort(used.begin(), used.end(),
+                   [&](std::size_t a, std::size_t b) { return totals[a] > totals[b]; });
+  used.resize(std::min(used.size(), most_used));
+
+  // Every symbol that occurs: how often, and how probable each component makes it.
+  struct Item {
+    double count;
+    double probability[mixture_components];
+  };
+  std::vector<Item> items;
+  double total = 0;
+  for (const std::size_t c : used) {
+    if (totals[c] == 0) break;
+    std::array<std::array<std::uint32_t, edges>, mixture_components> cdf;
+    for (int k = 0; k < mixture_components; ++k)
+      component_cdf(shape_of(static_cast<int>(c), kind), k, cdf[static_cast<std::size_t>(k)]);
+    for (std::size_t i = 0; i + 1 < edges; ++i) {
+      const std::uint32_t count = counts[c][first_symbol + i];
+      if (count == 0) continue;
+      Item item{static_cast<double>(count), {}};
+      double any = 0;
+      for (std::size_t k = 0; k < mixture_components; ++k) {
+        item.probability[k] = static_cast<double>(cdf[k][i + 1] - cdf[k][i]);
+        any += item.probability[k];
+      }
+      if (any == 0) continue;
+      items.push_back(item);
+      total += item.count;
+    }
+  }
+
+  std::array<double, mixture_components> weights;
+  weights.fill(1.0 / mixture_components);
+  for (int iteration = 0; iteration < iterations && total > 0; ++iteration) {
+    std::array<double, mixture_components> sums{};
+    for (const Item& item : items) {
+      double mean = 0;
+      for (std::size_t k = 0; k < mixture_components; ++k) mean += weights[k] * item.probability[k];
+      if (!(mean > 0)) continue;
+      const double share = item.count / mean;
+      for (std::size_t k = 0; k < mixture_components; ++k) sums[k] += share * item.probability[k];
+    }
+    for (std::size_t k = 0; k < mixture_components; ++k) weights[k] = weights[k] * sums[k] / total;
+  }
+
+  // The nearest 255ths whose sum is right: what rounding down leaves goes to the largest remainders.
+  Mixture mixture;
+  std::array<double, mixture_components> remainders;
+  int left = mixture_one;
+  for (std::size_t k = 0; k < mixture_components; ++k) {
+    const double scaled = std::clamp(weights[k] * mixture_one, 0.0, double{mixture_one});
+    const int whole = std::min(static_cast<int>(scaled), left);
+    mixture.weights[k] = static_cast<std::uint8_t>(whole);
+    remainders[k] = scaled - whole;
+    left -= whole;
+  }
+  for (; left > 0; --left) {
+    const auto k = static_cast<std::size_t>(
+        std::max_element(remainders.begin(), remainders.end()) - remainders.begin());
+    ++mixture.weights[k];
+    remainders[k] -= 1;
+  }
+
+  if (all > 0) {
+    const auto frequency = [&](std::uint64_t count) {
+      return static_cast<std::uint64_t>(rans::probability_one) * count / all;
+    };
+    const auto cap = static_cast<std::uint64_t>(most_zero_frequency);
+    const std::uint64_t zero = std::min(frequency(zeros), cap);
+    mixture.zero = static_cast<std::uint16_t>(zero);
+    mixture.minus_zero = static_cast<std::uint16_t>(std::min(frequency(minus_zeros), cap - zero));
+  }
+  return mixture;
+}
+
+rans::Table mixture_table(const Mixture& mixture, int context, Fraction kind) {
+  const ContextShape shape = shape_of(context, kind);
+  std::array<std::uint64_t, edges> cdf{};
+  std::array<std::uint32_t, edges> component;
+  for (int k = 0; k < mixture_components; ++k) {
+    const std::uint64_t weight = mixture.weights[static_cast<std::size_t>(k)];
+    if (weight == 0) continue;
+    component_cdf(shape, k, component);
+    for (std::size_t i = 0; i < edges; ++i) cdf[i] += weight * component[i];
+  }
+
+  rans::Table table;
+  const std::uint64_t budget = rans::probability_one - mixture.zero - mixture.minus_zero;
+  constexpr std::uint64_t one = std::uint64_t{mixture_one} << gaussian_bits;
+  std::uint64_t sum = 0;
+  std::size_t peak = first_symbol;
+  for (std::size_t i = 0; i + 1 < edges; ++i) {
+    const auto frequency = static_cast<std::uint16_t>(((cdf[i + 1] - cdf[i]) * budget + one / 2) / one);
+    const std::size_t symbol = first_symbol + i;
+    table.frequency[symbol] = frequency;
+    sum += frequency;
+    if (frequency > table.frequency[peak]) peak = symbol;
+  }
+  // What rounding up took too much, the largest gives back, one after the other; the escape needs
+  // one at least.
+  while (sum > budget - 1) {
+    --table.frequency[peak];
+    --sum;
+    peak = static_cast<std::size_t>(
+        std::max_element(table.frequency.begin(), table.frequency.end()) - table.frequency.begin());
+  }
+  table.frequency[symbol_escape] = static_cast<std::uint16_t>(budget - sum);
+  table.frequency[symbol_zero] = mixture.zero;
+  table.frequency[symbol_minus_zero] = mixture.minus_zero;
+  return table;
+}
+
+std::vector<rans::Table> mixture_tables(const Mixture& mixture, int contexts, Fraction kind,
+                                        const Parallel& parallel) {
+  std::vector<rans::Table> tables(static_cast<std::size_t>(contexts));
+  parallel(contexts, [&](std::int64_t context) {
+    tables[static_cast<std::size_t>(context)] =
+        mixture_table(mixture, static_cast<int>(context), kind);
+  });
+  return tables;
+}
+
+}  // namespace lmgc

@@ -1,0 +1,39 @@
+// Methods `scale` and `lowrank` for tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/fixed_section.h"
+#include "core/float_format.h"
+#include "ops/section.h"
+
+namespace lmgc::ops {
+
+// A section and how it predicts: `predicted` is method lowrank, else scale.
+struct FixedResult {
+  Section section;
+  bool predicted = false;
+};
+
+// The section of `bytes` (contiguous, non-empty uint8) seen as floats of `format` in a tensor of
+// `sizes`. With `low_rank`, the smaller of with and without such a prediction. `bytes` must not
+// change before the section is written.
+FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+                                 const std::vector<std::int64_t>& sizes, bool low_rank);
+
+// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises
+// CorruptFrameError.
+void decode_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                          FloatFormat format, const std::vector<std::int64_t>& sizes,
+                          bool predicted, const at::Tensor& bytes, const std::string& where);
+
+// What a section holds, without its elements and factors. Raises CorruptFrameError.
+FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                               const std::vector<std::int64_t>& sizes, bool predicted,
+                               const std::string& where);
+
+}  // namespace lmgc::ops

@@ -1,0 +1,393 @@
+#include "ops/low_rank.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "ops/for_each.h"
+
+namespace lmgc::ops {
+namespace {
+
+constexpr std::int64_t least_side = 4;         // of a matrix worth a fit
+constexpr std::int64_t least_elements = 1024;
+constexpr std::int64_t most_exact_side = 320;  // up to here the whole spectrum is cheap
+constexpr std::int64_t oversampling = 8;
+constexpr double entropy_factor = 17.07946844534713;  // 2 pi e
+constexpr double noise_share = 0.5;
+constexpr double least_noise = 0.03;
+
+struct Weights {
+  at::Tensor rows, columns;  // exponents, as floats of the work type: (rows, 1) and (1, columns)
+};
+
+at::Tensor scaled(const at::Tensor& matrix, const Weights& weights) {
+  return matrix * at::exp2(-weights.rows) * at::exp2(-weights.columns);
+}
+
+// Powers of two near the root mean squares of rows and columns, found by turns.
+Weights balance(const at::Tensor& matrix) {
+  constexpr int rounds = 3;
+  constexpr double least = 1e-30;
+  const at::Tensor squares = matrix.square();
+  at::Tensor rows, columns = at::ones({1, matrix.size(1)}, matrix.options());
+  for (int round = 0; round < rounds; ++round) {
+    rows = at::matmul(squares, columns.reciprocal().t()).div_(matrix.size(1)).clamp_min_(least);
+    columns = at::matmul(rows.reciprocal().t(), squares).div_(matrix.size(0)).clamp_min_(least);
+  }
+  return {(rows.log2() * 0.5).round(), (columns.log2() * 0.5).round()};
+}
+
+// The leading left singular vectors and squared singular values of a matrix whose rows are its
+// shorter side.
+struct Spectrum {
+  at::Tensor left;              // (rows, count), in the work type
+  std::vector<double> squares;  // count, falling
+  double total = 0;             // of all squares
+};
+
+std::vector<double> to_doubles(const at::Tensor& tensor) {
+  const at::Tensor host = tensor.to(at::kCPU, at::kDouble).contiguous();
+  const double* const first = host.data_ptr<double>();
+  return std::vector<double>(first, first + host.numel());
+}
+
+// Eigenvectors of a symmetric matrix, those of the largest eigenvalues first.
+void leading_eigenvectors(const at::Tensor& gram, at::Tensor& vectors,
+                          std::vector<double>& values) {
+  auto [ascending, columns] = at::linalg_eigh(gram);
+  vectors = columns.flip({1});
+  values = to_doubles(ascending.flip({0}).clamp_min(0));
+}
+
+double sum_of_squares(const at::Tensor& matrix) {
+  return matrix.square().sum(at::kDouble).item<double>();
+}
+
+Spectrum exact_spectrum(const at::Tensor& matrix) {
+  Spectrum spectrum;
+  const at::Tensor wide = matrix.to(at::kDouble);
+  at::Tensor vectors;
+  leading_eigenvectors(at::matmul(wide, wide.t()), vectors, spectrum.squares);
+  spectrum.left = vectors.to(matrix.scalar_type());
+  for (const double square : spectrum.squares) spectrum.total += square;
+  return spectrum;
+}
+
+at::Tensor orthonormal(const at::Tensor& columns) { return std::get<0>(at::linalg_qr(columns)); }
+
+// Randomized subspace iteration (Halko, Martinsson, Tropp 2011). `start`: a guess of the leading
+// right singular vectors, (columns, count).
+Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start, int iterations) {
+  Spectrum spectrum;
+  at::Tensor basis = orthonormal(at::matmul(matrix, start));
+  for (int i = 0; i < iterations; ++i) {
+    basis = orthonormal(at::matmul(matrix, at::matmul(matrix.t(), basis)));
+  }
+  const at::Tensor small = at::matmul(basis.t(), matrix).to(at::kDouble);
+  at::Tensor vectors;
+  leading_eigenvectors(at::matmul(small, small.t()), vectors, spectrum.squares);
+  spectrum.left = at::matmul(basis, vectors.to(basis.scalar_type()));
+  spectrum.total = sum_of_squares(matrix);
+  return spectrum;
+}
+
+at::Tensor random_start(std::int64_t columns, std::int64_t count, const at::TensorOptions& options) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
+  return at::randn({columns, count}, generator, at::TensorOptions().dtype(at::kFloat))
+      .to(options.device(), c10::typeMetaToScalarType(options.dtype()));
+}
+
+// ---- how large a section would be ---------------------------------------------------------------
+
+// What a rank costs: the noise that its rounded factors add to the residual's variance, and the
+// steps that spend it.
+struct Budget {
+  double residual = 0;  // variance of an element before noise
+  double noise = 0;     // relative to it
+};
+
+Budget budget_of(const Spectrum& spectrum, std::int64_t rank, double rows, double columns,
+                 int mantissa) {
+  double captured = 0;
+  for (std::int64_t c = 0; c < rank; ++c) captured += spectrum.squares[static_cast<std::size_t>(c)];
+  const double elements = rows * columns;
+  // The rounding of the elements themselves is no finer than their last bits.
+  const double finest = std::ldexp(spectrum.total, -2 * mantissa - 2);
+  const double rho = static_cast<double>(rank) * (rows + columns) / elements;
+  return {std::max(spectrum.total - captured, finest) / elements,
+          std::max(least_noise, noise_share * rho / std::max(1 - rho, 0.1))};
+}
+
+double step_of(const Budget& budget, double square, std::int64_t rank, double elements) {
+  return std::sqrt(12 * budget.noise * budget.residual /
+                   (static_cast<double>(rank) * std::max(square / elements, 1e-300)));
+}
+
+// The floats that the matrix was made of, in its own units.
+struct Grid {
+  int mantissa;  // bits
+  int least;     // exponent of the smallest normal number
+};
+
+// How far the weights of elements lie above their last bits: (exponent, share of the elements).
+using Precisions = std::vector<std::pair<double, double>>;
+
+Precisions precisions_of(const at::Tensor& matrix, const Weights& weights, const Grid& grid) {
+  constexpr std::int64_t most_rows = 64, most_columns = 512;
+  const auto pick = [&](std::int64_t length, std::int64_t most) {
+    return at::arange(std::min(length, most), at::TensorOptions().dtype(at::kLong)
+                                                  .device(matrix.device()))
+        .mul_(length)
+        .div_(std::min(length, most), "floor");
+  };
+  const at::Tensor rows = pick(matrix.size(0), most_rows), columns = pick(matrix.size(1), most_columns);
+  const at::Tensor sample = matrix.index_select(0, rows).index_select(1, columns).to(at::kDouble);
+  const at::Tensor last_bits =
+      at::where(sample == 0, at::full_like(sample, -1e4), sample.abs().log2().floor())
+          .clamp_min(grid.least) -
+      grid.mantissa;
+  const at::Tensor above = (weights.rows.index_select(0, rows) +
+                            weights.columns.index_select(1, columns)).to(at::kDouble) -
+                           last_bits;
+  std::vector<double> values = to_doubles(above);
+  std::sort(values.begin(), values.end());
+  Precisions result;
+  for (const double value : values) {
+    if (result.empty() || result.back().first != value) result.emplace_back(value, 0.0);
+    result.back().second += 1.0 / static_cast<double>(values.size());
+  }
+  return result;
+}
+
+// Bits of a Gaussian of standard deviation 2^t rounded to integers, closely.
+double gaussian_bits(double t) { return 0.5 * std::log2(1 + entropy_factor * std::exp2(2 * t)); }
+
+double element_bits(const Precisions& precisions, double variance) {
+  double bits = 0;
+  const double deviation = 0.5 * std::log2(std::max(variance, 1e-300));
+  for (const auto& [above, share] : precisions) bits += share * gaussian_bits(above + deviation);
+  return bits;
+}
+
+struct RankChoice {
+  std::int64_t rank = 0;
+  double bits = 0, bits_without = 0;
+};
+
+RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, double rows,
+                       double columns, int mantissa) {
+  const double elements = rows * columns;
+  constexpr double bits_of_a_line = 4;       // weights, beside the scales that any section has
+  constexpr double bits_of_a_component = 10;
+  RankChoice best;
+  best.bits_without = element_bits(precisions, spectrum.total / elements) * elements;
+  best.bits = best.bits_without;
+  const auto most = static_cast<std::int64_t>(spectrum.squares.size());
+  const std::int64_t stride = std::max<std::int64_t>(1, most / 64);
+  for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
+    if (static_cast<double>(rank) >= std::min(rows, columns)) break;
+    const Budget budget = budget_of(spectrum, rank, rows, columns, mantissa);
+    double bits = element_bits(precisions, budget.residual * (1 + budget.noise)) * elements +
+                  bits_of_a_line * (rows + columns) + bits_of_a_component * static_cast<double>(rank);
+    for (std::int64_t c = 0; c < rank; ++c) {
+      const double step =
+          step_of(budget, spectrum.squares[static_cast<std::size_t>(c)], rank, elements);
+      bits += (rows + columns) * gaussian_bits(-std::log2(step));
+    }
+    if (bits < best.bits) {
+      best.bits = bits;
+      best.rank = rank;
+    }
+  }
+  return best;
+}
+
+// ---- factors ------------------------------------------------------------------------------------
+
+void fill_entries(const at::Tensor& matrix, Factor& factor) {
+  const at::Tensor host = matrix.to(at::kCPU, at::kInt).contiguous();
+  const auto* const first = host.data_ptr<std::int32_t>();
+  factor.entries.assign(first, first + host.numel());
+}
+
+std::vector<std::int16_t> to_exponents(const at::Tensor& tensor) {
+  std::vector<std::int16_t> exponents;
+  for (const double value : to_doubles(tensor.reshape({-1})))
+    exponents.push_back(static_cast<std::int16_t>(value));
+  return exponents;
+}
+
+// Rounds the left vectors, and then takes for the right ones those that suit the rounded left ones
+// best (least squares): they undo what of the rounding lies within the space of the left ones.
+// False when the factors cannot be had so precise.
+bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, std::int64_t rank, int mantissa,
+              Factors& factors) {
+  const auto rows = static_cast<double>(matrix.size(0)),
+             columns = static_cast<double>(matrix.size(1));
+  const double elements = rows * columns;
+  const Budget budget = budget_of(spectrum, rank, rows, columns, mantissa);
+  std::vector<double> units;  // of a left vector's entries
+  std::vector<double> exponents;
+  for (std::int64_t c = 0; c < rank; ++c) {
+    const double square = spectrum.squares[static_cast<std::size_t>(c)];
+    const double step = step_of(budget, square, rank, elements);
+    const double gain = step * step * std::sqrt(square / elements);
+    const double exponent = std::round(std::log2(gain));
+    units.push_back(std::sqrt(rows) / (step * std::sqrt(std::exp2(exponent) / gain)));
+    exponents.push_back(exponent);
+  }
+  const auto row_of = [](std::vector<double>& values) {
+    return at::from_blob(values.data(), {1, static_cast<std::int64_t>(values.size())}, at::kDouble)
+        .clone();
+  };
+  const auto device = matrix.device();
+  at::Tensor left = (spectrum.left.narrow(1, 0, rank).to(at::kDouble) * row_of(units).to(device))
+                        .round();
+  at::Tensor powers = row_of(exponents).to(device);
+  // A component whose entries all round to zero predicts nothing.
+  const at::Tensor useful = left.abs().amax(0).gt(0).nonzero().reshape({-1});
+  if (useful.numel() == 0) return false;
+  left = left.index_select(1, useful);
+  powers = powers.index_select(1, useful);
+
+  const at::Tensor basis = left * at::exp2(powers);
+  at::Tensor gram = at::matmul(basis.t(), basis);
+  const at::Tensor size = gram.diagonal().sqrt();
+  gram = gram / size.unsqueeze(0) / size.unsqueeze(1);
+  gram.diagonal().add_(1e-12);
+  const at::Tensor target =
+      at::matmul((basis / size.unsqueeze(0)).t().to(matrix.scalar_type()), matrix).to(at::kDouble);
+  auto [factor, failed] = at::linalg_cholesky_ex(gram);
+  if (failed.item<int>() != 0) return false;
+  const at::Tensor right = (at::cholesky_solve(target, factor) / size.unsqueeze(1)).round().t();
+  const double largest =
+      std::max(left.abs().max().item<double>(), right.abs().max().item<double>());
+  if (!(largest < static_cast<double>(most_factor))) return false;
+
+  factors.rank = left.size(1);
+  factors.exponents = to_exponents(powers);
+  fill_entries(left, factors.u);
+  fill_entries(right, factors.v);
+  return true;
+}
+
+// ---- one fit ------------------------------------------------------------------------------------
+
+class Fit {
+ public:
+  // `values` in the work type, all finite, at most 1 in magnitude; rows are the shorter side.
+  Fit(const at::Tensor& values, const Grid& grid) : values_(values), grid_(grid) {}
+
+  // Whether the small singular values drown in the work type's rounding.
+  bool needs_double = false;
+
+  LowRankFit run() {
+    weights_ = balance(values_);
+    at::Tensor matrix = scaled(values_, weights_);
+    Spectrum spectrum = first_spectrum(matrix);
+    RankChoice choice = choose(spectrum);
+    if (choice.rank > 0) {
+      // The weights that suit best are those of the residual, which the first fit tells.
+      const at::Tensor left = spectrum.left.narrow(1, 0, choice.rank);
+      const at::Tensor right = at::matmul(matrix.t(), left);
+      const Weights change = balance(matrix - at::matmul(left, right.t()));
+      weights_ = {weights_.rows + change.rows, weights_.columns + change.columns};
+      matrix = scaled(values_, weights_);
+      spectrum = exact() ? exact_spectrum(matrix)
+                         : leading_spectrum(matrix,
+                                            at::matmul(scaled_transposed(matrix, change), spectrum.left),
+                                            0);
+      choice = choose(spectrum);
+    }
+    LowRankFit fit;
+    fit.bits = choice.bits;
+    fit.bits_without = choice.bits_without;
+    if (choice.rank == 0) return fit;
+    if (values_.scalar_type() == at::kFloat) {
+      const double last = spectrum.squares[static_cast<std::size_t>(choice.rank - 1)];
+      const double left_over = spectrum.total - captured(spectrum, choice.rank);
+      needs_double = std::min(last, left_over) < 1e-7 * spectrum.total;
+      if (needs_double) return fit;
+    }
+    if (quantize(matrix, spectrum, choice.rank, grid_.mantissa, fit.low_rank.factors)) {
+      fit.low_rank.row_weights = to_exponents(weights_.rows);
+      fit.low_rank.column_weights = to_exponents(weights_.columns);
+    } else {
+      fit.low_rank = {};
+      fit.bits = fit.bits_without;
+    }
+    return fit;
+  }
+
+ private:
+  bool exact() const { return values_.size(0) <= most_exact_side; }
+
+  static double captured(const Spectrum& spectrum, std::int64_t rank) {
+    double sum = 0;
+    for (std::int64_t c = 0; c < rank; ++c) sum += spectrum.squares[static_cast<std::size_t>(c)];
+    return sum;
+  }
+
+  static at::Tensor scaled_transposed(const at::Tensor& matrix, const Weights& change) {
+    // Right singular vectors of the matrix before its weights changed, in the weights of after.
+    return (matrix * at::exp2(change.rows)).t();
+  }
+
+  Spectrum first_spectrum(const at::Tensor& matrix) const {
+    if (exact()) return exact_spectrum(matrix);
+    for (std::int64_t count = matrix.size(0) / 4;; count *= 2) {
+      count = std::min(count, matrix.size(0));
+      const Spectrum spectrum = leading_spectrum(
+          matrix,
+          random_start(matrix.size(1), std::min(count + oversampling, matrix.size(0)),
+                       matrix.options()),
+          1);
+      if (count == matrix.size(0)) return spectrum;
+      if (choose(spectrum).rank * 8 < count * 7) return spectrum;
+    }
+  }
+
+  RankChoice choose(const Spectrum& spectrum) const {
+    return choose_rank(spectrum, precisions_of(values_, weights_, grid_),
+                       static_cast<double>(values_.size(0)), static_cast<double>(values_.size(1)),
+                       grid_.mantissa);
+  }
+
+  at::Tensor values_;
+  Grid grid_;
+  Weights weights_;
+};
+
+}  // namespace
+
+LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format) {
+  LowRankFit fit;
+  const bool wide = matrix.size(0) <= matrix.size(1);
+  if (std::min(matrix.size(0), matrix.size(1)) < least_side || matrix.numel() < least_elements)
+    return fit;
+  const auto type = matrix.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor values =
+      at::nan_to_num((wide ? matrix : matrix.t()).to(type), 0.0, 0.0, 0.0).contiguous();
+  const double largest = values.abs().max().item<double>();
+  if (!(largest > 0)) return fit;
+  // So that squares neither overflow nor vanish; in two steps, for the power may.
+  const int exponent = std::ilogb(largest) + 1;
+  values = values * std::ldexp(1.0, -exponent / 2) * std::ldexp(1.0, -exponent + exponent / 2);
+  const Grid grid{format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1)) - exponent};
+  Fit first(values, grid);
+  fit = first.run();
+  if (first.needs_double) fit = Fit(values.to(at::kDouble), grid).run();
+  for (auto& power : fit.low_rank.factors.exponents)
+    power = static_cast<std::int16_t>(power + exponent);
+  if (!wide) {
+    std::swap(fit.low_rank.factors.u, fit.low_rank.factors.v);
+    std::swap(fit.low_rank.row_weights, fit.low_rank.column_weights);
+  }
+  return fit;
+}
+
+}  // namespace lmgc::ops
