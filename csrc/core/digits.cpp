@@ -14,7 +14,15 @@ std::uint64_t DigitsHead::body_size(std::uint64_t symbols) const {
 }
 
 void write_digits_head(const DigitsHead& head, ByteWriter& out) {
-  for (const std::uint8_t weight : head.mixture.weights) out.fixed(weight);
+  // Most weights are zero: which ones are not, and those.
+  std::uint16_t present = 0;
+  for (std::size_t k = 0; k < mixture_components; ++k)
+    present = static_cast<std::uint16_t>(present | (head.mixture.weights[k] != 0) << k);
+  out.fixed(present);
+  for (const std::uint8_t weight : head.mixture.weights) {
+    if (weight != 0) out.fixed(weight);
+  }
+  out.fixed(head.mixture.positive);
   out.varint(head.mixture.zero);
   out.varint(head.mixture.minus_zero);
   out.fixed(head.contexts);
@@ -26,14 +34,19 @@ void write_digits_head(const DigitsHead& head, ByteWriter& out) {
 }
 
 Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, DigitsHead& head) {
-  for (std::uint8_t& weight : head.mixture.weights) weight = in.fixed<std::uint8_t>();
+  const auto present = in.fixed<std::uint16_t>();
+  if (present >> mixture_components != 0) return Status::bad_table;
+  for (std::size_t k = 0; k < mixture_components; ++k) {
+    head.mixture.weights[k] = (present >> k & 1) != 0 ? in.fixed<std::uint8_t>() : 0;
+  }
+  head.mixture.positive = in.fixed<std::uint8_t>();
   const std::uint64_t zero = in.varint(), minus_zero = in.varint();
   head.contexts = in.fixed<std::uint8_t>();
   if (!in.ok()) return Status::truncated;
   if (zero > most_zero_frequency || minus_zero > most_zero_frequency) return Status::bad_table;
   head.mixture.zero = static_cast<std::uint16_t>(zero);
   head.mixture.minus_zero = static_cast<std::uint16_t>(minus_zero);
-  if (!head.mixture.valid()) return Status::bad_table;
+  if (!head.mixture.valid(kind)) return Status::bad_table;
   if (head.contexts == 0 || head.contexts > contexts_of(kind)) return Status::bad_section;
   const std::uint64_t blocks = stream_blocks(symbols);
   if (blocks > in.left() / 3) return Status::truncated;

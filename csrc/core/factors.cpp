@@ -25,7 +25,7 @@ EntryShape entry_shape(int width) {
 
 int width_of(const Factor& factor, std::int64_t line, std::int64_t component) {
   return factor.column_widths[static_cast<std::size_t>(component)] +
-         (factor.row_widths.empty() ? 0 : factor.row_widths[static_cast<std::size_t>(line)]);
+         (factor.row_widths.empty() ? 0 : 2 * factor.row_widths[static_cast<std::size_t>(line)]);
 }
 
 // 4 log2 sqrt(sum / count), rounded; `sum` has `fraction` fractional bits.
@@ -74,13 +74,13 @@ void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
       sum += std::min<std::uint64_t>(up >= 0 ? square << up : square >> -up, 1 << 20) + 8;
     }
     const std::int32_t quarters = quarters_of_rms(sum, static_cast<std::uint64_t>(rank), 8);
-    const auto own = static_cast<std::int16_t>(2 * rounded_quotient(quarters, 2));
+    const auto own = static_cast<std::int16_t>(rounded_quotient(quarters, 2));
     rows[static_cast<std::size_t>(i)] = own;
     deviation += std::int64_t{own} * own;
   }
-  // Coding a Gaussian with a scale that is off by d octaves costs about d^2 bits, where d = own / 4;
+  // Coding a Gaussian with a scale that is off by d octaves costs about d^2 bits, where d = own / 2;
   // telling the scales costs about three bits a line.
-  if (deviation * rank > 16 * 3 * lines) factor.row_widths = std::move(rows);
+  if (deviation * rank > 4 * 3 * lines) factor.row_widths = std::move(rows);
 }
 
 CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel& parallel) {

@@ -4,7 +4,7 @@
 //   sum over c of u[i][c] * v[j][c] * 2^(exponent[c] - base)     times 2^base, base = min exponent
 //
 // an exact integer below 2^62, which any order of summation and any arithmetic that is exact gives.
-// Entries are coded as residuals of width column_width[c] + row_width[i], in quarter octaves.
+// Entries are coded as residuals of width column_width[c] + 2 * row_width[i], in quarter octaves.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ inline constexpr int most_product_bits = 62;
 // A matrix of factors, `lines` x `rank`, row after row.
 struct Factor {
   std::vector<std::int32_t> entries;
-  std::vector<std::int16_t> row_widths;     // one a line, or empty: all 0
-  std::vector<std::int16_t> column_widths;  // one a component
+  std::vector<std::int16_t> row_widths;     // half octaves, one a line; or empty: all 0
+  std::vector<std::int16_t> column_widths;  // quarter octaves, one a component
 };
 
 struct Factors {

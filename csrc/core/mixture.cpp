@@ -12,27 +12,30 @@ constexpr int edges = 2 * most_residual + 2;                 // of the bins of a
 // round(2^30 * 2^(-i / 4))
 constexpr std::int64_t quarter_powers[4] = {1073741824, 902905651, 759250125, 638450708};
 
-// The probabilities of a component to lie below each edge, in 2^24ths. With edge e at e / 32 bins
+// The probabilities of a component to lie below each edge, in 2^25ths. With edge e at e / 32 bins
 // from the prediction and a standard deviation of 2^(t / 4) bins, the argument in 2^-14 is
 // e * 2^9 * 2^(-t / 4).
 void component_cdf(const ContextShape& shape, int component,
                    std::array<std::uint32_t, edges>& cdf) {
-  const int quarters = shape.width + mixture_widths[static_cast<std::size_t>(component)];
+  const MixtureComponent& own = mixture_shape[static_cast<std::size_t>(component)];
+  const int quarters = shape.width + own.width;
   const std::int64_t factor = quarter_powers[quarters & 3];
   const int shift = 30 - (gaussian_argument_bits - 5) + (quarters >> 2);
   for (int i = 0; i < edges; ++i) {
     const std::int64_t edge = 32 * (i - most_residual) - shape.fraction;
     const std::int64_t magnitude = (edge < 0 ? -edge : edge) * factor >> shift;
+    const std::int64_t argument = edge < 0 ? -magnitude : magnitude;
     cdf[static_cast<std::size_t>(i)] =
-        gaussian_cdf(edge < 0 ? -magnitude : magnitude, gaussian_table.data());
+        gaussian_cdf(argument - own.distance, gaussian_table.data()) +
+        gaussian_cdf(argument + own.distance, gaussian_table.data());
   }
 }
 
 }  // namespace
 
-bool Mixture::valid() const {
+bool Mixture::valid(Fraction kind) const {
   return std::accumulate(weights.begin(), weights.end(), 0) == mixture_one &&
-         zero + minus_zero <= most_zero_frequency;
+         positive <= 2 * even && (positive == even || kind == Fraction::edge) && zero + minus_zero <= most_zero_frequency;
 }
 
 Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
@@ -112,6 +115,21 @@ Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
     remainders[k] -= 1;
   }
 
+  if (kind == Fraction::edge) {
+    std::uint64_t positive = 0, either = 0;
+    for (const auto& own : counts) {
+      for (std::size_t s = first_symbol; s < own.size(); ++s) {
+        either += own[s];
+        if (s >= symbol_origin) positive += own[s];
+      }
+    }
+    const std::uint64_t share =
+        either == 0 ? Mixture::even : (2 * Mixture::even * positive + either / 2) / either;
+    // Chance alone moves the share by a few per cent.
+    const bool skewed = share < Mixture::even - 16 || share > Mixture::even + 16;
+    if (skewed) mixture.positive = static_cast<std::uint8_t>(share);
+  }
+
   if (all > 0) {
     const auto frequency = [&](std::uint64_t count) {
       return static_cast<std::uint64_t>(rans::probability_one) * count / all;
@@ -137,12 +155,16 @@ rans::Table mixture_table(const Mixture& mixture, int context, Fraction kind) {
 
   rans::Table table;
   const std::uint64_t budget = rans::probability_one - mixture.zero - mixture.minus_zero;
-  constexpr std::uint64_t one = std::uint64_t{mixture_one} << gaussian_bits;
+  constexpr std::uint64_t one = std::uint64_t{mixture_one * Mixture::even} << (gaussian_bits + 1);
   std::uint64_t sum = 0;
   std::size_t peak = first_symbol;
   for (std::size_t i = 0; i + 1 < edges; ++i) {
-    const auto frequency = static_cast<std::uint16_t>(((cdf[i + 1] - cdf[i]) * budget + one / 2) / one);
     const std::size_t symbol = first_symbol + i;
+    const std::uint64_t share = symbol >= symbol_origin
+                                    ? mixture.positive
+                                    : std::uint64_t{2 * Mixture::even} - mixture.positive;
+    const auto frequency = static_cast<std::uint16_t>(
+        ((cdf[i + 1] - cdf[i]) * share * budget + one / 2) / one);
     table.frequency[symbol] = frequency;
     sum += frequency;
     if (frequency > table.frequency[peak]) peak = symbol;

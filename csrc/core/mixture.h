@@ -1,9 +1,9 @@
 // The static prior of the `fixed` serializer: the distribution of a residual, in bins, given its
 // *context*, which is its scale (*width*) and where in its bin the prediction lies.
 //
-// All contexts of a stream share one shape, a mixture of eight Gaussians whose standard deviations
-// are fixed multiples of the width; its weights are in the frame and its tables, in 4096ths, are
-// computed from them in integers. So a stream has as many tables as it needs for eight bytes.
+// All contexts of a stream share one shape, a mixture of Gaussians in units of the width; its weights
+// are in the frame, and its tables, in 4096ths, are computed from them in integers. So a stream has
+// as many tables as it needs for a dozen bytes.
 #pragma once
 
 #include <array>
@@ -79,20 +79,32 @@ constexpr int contexts_of(Fraction kind) {
 
 // ---- mixtures -----------------------------------------------------------------------------------
 
-inline constexpr int mixture_components = 8;
+inline constexpr int mixture_components = 12;
 inline constexpr int mixture_one = 255;
-// Standard deviations of the components, in quarter octaves above the width.
-inline constexpr std::array<std::int8_t, mixture_components> mixture_widths = {-10, -6, -3, 0,
-                                                                               3,   6,  10, 15};
+
+// A component is half a Gaussian at +distance and half a one at -distance.
+struct MixtureComponent {
+  int width;               // its standard deviation, in quarter octaves above the context's
+  std::int32_t distance;   // in 2^-14 of its own standard deviations
+};
+// Around the prediction, narrow to wide; then what flat and two-humped shapes are made of, at 0.5,
+// 0.9, 1.3 and 1.7 times the width.
+inline constexpr std::array<MixtureComponent, mixture_components> mixture_shape = {
+    {{-10, 0}, {-6, 0}, {-3, 0}, {0, 0}, {3, 0}, {6, 0}, {10, 0}, {15, 0},
+     {-6, 23170}, {-6, 41706}, {-6, 60242}, {-6, 78778}}};
 
 struct Mixture {
   // In 255ths; they sum to 255.
   std::array<std::uint8_t, mixture_components> weights{};
+  // The share of residuals that are not negative, in 254ths: 127 says that the shape is even.
+  // Another number only where there is no prediction (Fraction::edge), for tensors of one sign.
+  std::uint8_t positive = even;
+  static constexpr std::uint8_t even = 127;
   // Frequencies of the two zeros, in 4096ths, the same in every context; together at most
   // most_zero_frequency. A frequency of 0: such zeros are escapes.
   std::uint16_t zero = 0, minus_zero = 0;
 
-  bool valid() const;
+  bool valid(Fraction kind) const;
 };
 inline constexpr int most_zero_frequency = rans::probability_one - 64;
 

@@ -45,17 +45,20 @@ std::string prior_json(const FrameHeader& header) {
   return out.str();
 }
 
-// The parts of a section, in bytes; they add up to the section.
+// Fields that say what is in a section: its parts in bytes, which add up to it, and the rank of a
+// prediction.
 std::string sections_json(const at::Tensor& frame, std::size_t index, const FrameHeader& header) {
   const TensorRecord& record = header.tensors[index];
   std::ostringstream out;
+  out << "\"sections\": ";
   if (record.method == Method::scale || record.method == Method::lowrank) {
     const FixedSource source =
         read_fixed_section(frame, static_cast<std::int64_t>(record.section_offset),
                            static_cast<std::int64_t>(record.section_size), record.sizes,
                            record.method == Method::lowrank, describe_tensor(index, record));
     out << "{\"side\": " << source.sizes.side << ", \"digits\": " << source.sizes.digits
-        << ", \"escapes\": " << source.sizes.escapes << ", \"tails\": " << source.sizes.tails << "}";
+        << ", \"escapes\": " << source.sizes.escapes << ", \"tails\": " << source.sizes.tails << "}"
+        << ", \"rank\": " << source.head.low_rank.factors.rank;
     return out.str();
   }
   if (record.method != Method::lmgc) {
@@ -89,8 +92,8 @@ std::string info(const at::Tensor& data) {
     for (std::size_t d = 0; d < record.sizes.size(); ++d)
       out << (d == 0 ? "" : ", ") << record.sizes[d];
     out << "], \"method\": \"" << name(record.method) << "\", \"raw_bytes\": " << record.bytes
-        << ", \"section_bytes\": " << record.section_size
-        << ", \"sections\": " << sections_json(frame, i, header) << "}";
+        << ", \"section_bytes\": " << record.section_size << ", "
+        << sections_json(frame, i, header) << "}";
   }
   out << "]}";
   return out.str();

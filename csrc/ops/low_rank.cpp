@@ -17,7 +17,7 @@ constexpr std::int64_t least_elements = 1024;
 constexpr std::int64_t most_exact_side = 320;  // up to here the whole spectrum is cheap
 constexpr std::int64_t oversampling = 8;
 constexpr double entropy_factor = 17.07946844534713;  // 2 pi e
-constexpr double noise_share = 0.5;
+constexpr double usual_noise_share = 0.5;
 constexpr double least_noise = 0.03;
 
 struct Weights {
@@ -110,8 +110,8 @@ struct Budget {
   double noise = 0;     // relative to it
 };
 
-Budget budget_of(const Spectrum& spectrum, std::int64_t rank, double rows, double columns,
-                 int mantissa) {
+Budget budget_of(const Spectrum& spectrum, std::int64_t rank, double noise_share, double rows,
+                 double columns, int mantissa) {
   double captured = 0;
   for (std::int64_t c = 0; c < rank; ++c) captured += spectrum.squares[static_cast<std::size_t>(c)];
   const double elements = rows * columns;
@@ -173,35 +173,63 @@ double element_bits(const Precisions& precisions, double variance) {
   return bits;
 }
 
+// How many components there are before a cliff: a matrix that is of low rank but for the rounding of
+// its elements. What lies below follows the last bits of each element, and no rank pays there.
+std::int64_t rank_of_signal(const Spectrum& spectrum) {
+  constexpr double cliff = 1e-5;
+  const auto count = static_cast<std::int64_t>(spectrum.squares.size());
+  for (std::int64_t c = 1; c < count; ++c) {
+    if (spectrum.squares[static_cast<std::size_t>(c)] <
+        cliff * spectrum.squares[static_cast<std::size_t>(c - 1)])
+      return c;
+  }
+  return count;
+}
+
 struct RankChoice {
   std::int64_t rank = 0;
+  double noise_share = 0;
   double bits = 0, bits_without = 0;
 };
 
+// The estimate for every rank with the usual noise; then, for the best one, with more and less of
+// it, which pays where the residual is hardly wider than the last bits.
 RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, double rows,
                        double columns, int mantissa) {
   const double elements = rows * columns;
-  constexpr double bits_of_a_line = 4;       // weights, beside the scales that any section has
+  constexpr double bits_of_a_line = 4;  // weights, beside the scales that any section has
   constexpr double bits_of_a_component = 10;
   RankChoice best;
   best.bits_without = element_bits(precisions, spectrum.total / elements) * elements;
   best.bits = best.bits_without;
-  const auto most = static_cast<std::int64_t>(spectrum.squares.size());
-  const std::int64_t stride = std::max<std::int64_t>(1, most / 64);
-  for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
-    if (static_cast<double>(rank) >= std::min(rows, columns)) break;
-    const Budget budget = budget_of(spectrum, rank, rows, columns, mantissa);
-    double bits = element_bits(precisions, budget.residual * (1 + budget.noise)) * elements +
-                  bits_of_a_line * (rows + columns) + bits_of_a_component * static_cast<double>(rank);
+  const auto consider = [&](std::int64_t rank, double noise_share) {
+    const Budget budget = budget_of(spectrum, rank, noise_share, rows, columns, mantissa);
+    double bits = bits_of_a_line * (rows + columns) + bits_of_a_component * static_cast<double>(rank);
+    double variance = budget.residual;
     for (std::int64_t c = 0; c < rank; ++c) {
-      const double step =
-          step_of(budget, spectrum.squares[static_cast<std::size_t>(c)], rank, elements);
+      const double square = spectrum.squares[static_cast<std::size_t>(c)];
+      const double step = step_of(budget, square, rank, elements);
       bits += (rows + columns) * gaussian_bits(-std::log2(step));
+      // What rounding takes from each of the two vectors, and so from the component.
+      const double kept = 1 - std::min(step * step / 12, 1.0);
+      variance += square / elements * (1 - kept * kept);
     }
+    bits += element_bits(precisions, variance) * elements;
     if (bits < best.bits) {
       best.bits = bits;
       best.rank = rank;
+      best.noise_share = noise_share;
     }
+  };
+  const std::int64_t most = rank_of_signal(spectrum);
+  const std::int64_t stride = std::max<std::int64_t>(1, most / 64);
+  for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
+    if (static_cast<double>(rank) >= std::min(rows, columns)) break;
+    consider(rank, usual_noise_share);
+  }
+  const std::int64_t rank = best.rank;
+  for (const double factor : {0.35, 0.6, 1.6, 2.5, 4.0, 6.0}) {
+    if (rank > 0) consider(rank, factor * usual_noise_share);
   }
   return best;
 }
@@ -224,12 +252,13 @@ std::vector<std::int16_t> to_exponents(const at::Tensor& tensor) {
 // Rounds the left vectors, and then takes for the right ones those that suit the rounded left ones
 // best (least squares): they undo what of the rounding lies within the space of the left ones.
 // False when the factors cannot be had so precise.
-bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, std::int64_t rank, int mantissa,
-              Factors& factors) {
+bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoice& choice,
+              int mantissa, Factors& factors) {
+  const std::int64_t rank = choice.rank;
   const auto rows = static_cast<double>(matrix.size(0)),
              columns = static_cast<double>(matrix.size(1));
   const double elements = rows * columns;
-  const Budget budget = budget_of(spectrum, rank, rows, columns, mantissa);
+  const Budget budget = budget_of(spectrum, rank, choice.noise_share, rows, columns, mantissa);
   std::vector<double> units;  // of a left vector's entries
   std::vector<double> exponents;
   for (std::int64_t c = 0; c < rank; ++c) {
@@ -313,7 +342,7 @@ class Fit {
       needs_double = std::min(last, left_over) < 1e-7 * spectrum.total;
       if (needs_double) return fit;
     }
-    if (quantize(matrix, spectrum, choice.rank, grid_.mantissa, fit.low_rank.factors)) {
+    if (quantize(matrix, spectrum, choice, grid_.mantissa, fit.low_rank.factors)) {
       fit.low_rank.row_weights = to_exponents(weights_.rows);
       fit.low_rank.column_weights = to_exponents(weights_.columns);
     } else {
