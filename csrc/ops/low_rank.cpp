@@ -14,7 +14,9 @@ namespace {
 
 constexpr std::int64_t least_side = 4;         // of a matrix worth a fit
 constexpr std::int64_t least_elements = 1024;
-constexpr std::int64_t most_exact_side = 320;  // up to here the whole spectrum is cheap
+constexpr std::int64_t most_exact_side = 640;  // up to here the whole spectrum is cheap
+// Components that are looked at where it is not: time is as the number of elements times this.
+constexpr std::int64_t most_components = 256;
 constexpr std::int64_t oversampling = 8;
 constexpr double entropy_factor = 17.07946844534713;  // 2 pi e
 constexpr double usual_noise_share = 0.5;
@@ -24,19 +26,19 @@ struct Weights {
   at::Tensor rows, columns;  // exponents, as floats of the work type: (rows, 1) and (1, columns)
 };
 
-at::Tensor scaled(const at::Tensor& matrix, const Weights& weights) {
-  return matrix * at::exp2(-weights.rows) * at::exp2(-weights.columns);
+// Takes the weights off, in place.
+void scale_(at::Tensor& matrix, const Weights& weights) {
+  matrix.mul_(at::exp2(-weights.rows)).mul_(at::exp2(-weights.columns));
 }
 
 // Powers of two near the root mean squares of rows and columns, found by turns.
-Weights balance(const at::Tensor& matrix) {
+Weights balance(const at::Tensor& squares) {
   constexpr int rounds = 3;
   constexpr double least = 1e-30;
-  const at::Tensor squares = matrix.square();
-  at::Tensor rows, columns = at::ones({1, matrix.size(1)}, matrix.options());
+  at::Tensor rows, columns = at::ones({1, squares.size(1)}, squares.options());
   for (int round = 0; round < rounds; ++round) {
-    rows = at::matmul(squares, columns.reciprocal().t()).div_(matrix.size(1)).clamp_min_(least);
-    columns = at::matmul(rows.reciprocal().t(), squares).div_(matrix.size(0)).clamp_min_(least);
+    rows = at::matmul(squares, columns.reciprocal().t()).div_(squares.size(1)).clamp_min_(least);
+    columns = at::matmul(rows.reciprocal().t(), squares).div_(squares.size(0)).clamp_min_(least);
   }
   return {(rows.log2() * 0.5).round(), (columns.log2() * 0.5).round()};
 }
@@ -55,42 +57,59 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
   return std::vector<double>(first, first + host.numel());
 }
 
-// Eigenvectors of a symmetric matrix, those of the largest eigenvalues first.
-void leading_eigenvectors(const at::Tensor& gram, at::Tensor& vectors,
-                          std::vector<double>& values) {
+// Left singular vectors and squared singular values of a matrix, the largest first. Through its Gram
+// matrix, in doubles: squares of small singular values drown in floats.
+void decompose(const at::Tensor& matrix, Spectrum& spectrum) {
+  constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
+  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(at::kDouble));
+  for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
+    const at::Tensor wide =
+        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(at::kDouble);
+    gram.addmm_(wide, wide.t());
+  }
   auto [ascending, columns] = at::linalg_eigh(gram);
-  vectors = columns.flip({1});
-  values = to_doubles(ascending.flip({0}).clamp_min(0));
+  spectrum.left = columns.flip({1}).to(matrix.scalar_type());
+  spectrum.squares = to_doubles(ascending.flip({0}).clamp_min(0));
 }
 
 double sum_of_squares(const at::Tensor& matrix) {
-  return matrix.square().sum(at::kDouble).item<double>();
+  constexpr std::int64_t stripe = 256;  // rows, so that not all of it is copied
+  double sum = 0;
+  for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
+    const double norm = matrix.narrow(0, first, std::min(stripe, matrix.size(0) - first))
+                            .to(at::kDouble)
+                            .norm()
+                            .item<double>();
+    sum += norm * norm;
+  }
+  return sum;
 }
 
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
-  const at::Tensor wide = matrix.to(at::kDouble);
-  at::Tensor vectors;
-  leading_eigenvectors(at::matmul(wide, wide.t()), vectors, spectrum.squares);
-  spectrum.left = vectors.to(matrix.scalar_type());
-  for (const double square : spectrum.squares) spectrum.total += square;
+  decompose(matrix, spectrum);
+  spectrum.total = sum_of_squares(matrix);
   return spectrum;
 }
 
-at::Tensor orthonormal(const at::Tensor& columns) { return std::get<0>(at::linalg_qr(columns)); }
+// An orthonormal basis of about the space of the leading left singular vectors, and the matrix seen
+// in it: one step of randomized subspace iteration (Halko, Martinsson, Tropp 2011) from `start`,
+// (columns, count), a guess of the leading right ones.
+struct Sketch {
+  at::Tensor basis;  // (rows, count)
+  at::Tensor seen;   // (count, columns): basis' x matrix
+};
 
-// Randomized subspace iteration (Halko, Martinsson, Tropp 2011). `start`: a guess of the leading
-// right singular vectors, (columns, count).
-Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start, int iterations) {
+Sketch sketch(const at::Tensor& matrix, const at::Tensor& start) {
+  const at::Tensor basis = std::get<0>(at::linalg_qr(at::matmul(matrix, start)));
+  return {basis, at::matmul(basis.t(), matrix)};
+}
+
+Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
   Spectrum spectrum;
-  at::Tensor basis = orthonormal(at::matmul(matrix, start));
-  for (int i = 0; i < iterations; ++i) {
-    basis = orthonormal(at::matmul(matrix, at::matmul(matrix.t(), basis)));
-  }
-  const at::Tensor small = at::matmul(basis.t(), matrix).to(at::kDouble);
-  at::Tensor vectors;
-  leading_eigenvectors(at::matmul(small, small.t()), vectors, spectrum.squares);
-  spectrum.left = at::matmul(basis, vectors.to(basis.scalar_type()));
+  const Sketch found = sketch(matrix, start);
+  decompose(found.seen, spectrum);
+  spectrum.left = at::matmul(found.basis, spectrum.left);
   spectrum.total = sum_of_squares(matrix);
   return spectrum;
 }
@@ -133,27 +152,34 @@ struct Grid {
   int least;     // exponent of the smallest normal number
 };
 
+// The exponents of the last bits of a sample of elements, at the crossings of some rows and columns.
+struct LastBits {
+  at::Tensor rows, columns;  // indices
+  at::Tensor exponents;      // doubles
+};
+
+LastBits last_bits_of(const at::Tensor& values, const Grid& grid) {
+  constexpr std::int64_t most_rows = 64, most_columns = 512;
+  const auto pick = [&](std::int64_t length, std::int64_t most) {
+    const std::int64_t count = std::min(length, most);
+    return at::arange(count, at::TensorOptions().dtype(at::kLong).device(values.device()))
+        .mul_(length)
+        .div_(count, "floor");
+  };
+  LastBits sample{pick(values.size(0), most_rows), pick(values.size(1), most_columns), {}};
+  const at::Tensor picked =
+      values.index_select(0, sample.rows).index_select(1, sample.columns).to(at::kDouble);
+  sample.exponents = picked.abs().log2().floor().clamp_min_(grid.least) - grid.mantissa;
+  return sample;
+}
+
 // How far the weights of elements lie above their last bits: (exponent, share of the elements).
 using Precisions = std::vector<std::pair<double, double>>;
 
-Precisions precisions_of(const at::Tensor& matrix, const Weights& weights, const Grid& grid) {
-  constexpr std::int64_t most_rows = 64, most_columns = 512;
-  const auto pick = [&](std::int64_t length, std::int64_t most) {
-    return at::arange(std::min(length, most), at::TensorOptions().dtype(at::kLong)
-                                                  .device(matrix.device()))
-        .mul_(length)
-        .div_(std::min(length, most), "floor");
-  };
-  const at::Tensor rows = pick(matrix.size(0), most_rows), columns = pick(matrix.size(1), most_columns);
-  const at::Tensor sample = matrix.index_select(0, rows).index_select(1, columns).to(at::kDouble);
-  const at::Tensor last_bits =
-      at::where(sample == 0, at::full_like(sample, -1e4), sample.abs().log2().floor())
-          .clamp_min(grid.least) -
-      grid.mantissa;
-  const at::Tensor above = (weights.rows.index_select(0, rows) +
-                            weights.columns.index_select(1, columns)).to(at::kDouble) -
-                           last_bits;
-  std::vector<double> values = to_doubles(above);
+Precisions precisions_of(const LastBits& sample, const Weights& weights) {
+  const at::Tensor above = weights.rows.index_select(0, sample.rows) +
+                           weights.columns.index_select(1, sample.columns) - sample.exponents;
+  std::vector<double> values = to_doubles(above.reshape({-1}));
   std::sort(values.begin(), values.end());
   Precisions result;
   for (const double value : values) {
@@ -306,45 +332,63 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
 
 // ---- one fit ------------------------------------------------------------------------------------
 
+// Where the fitted matrix comes from: its rows are the shorter side, its elements finite and at most
+// 1 in magnitude.
+struct Source {
+  at::Tensor matrix;  // of any float type, rows the shorter side
+  int exponent;       // what its elements are divided by
+
+  // A copy to work in.
+  at::Tensor copy(at::ScalarType type) const {
+    return matrix
+        .to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
+        .nan_to_num_(0.0, 0.0, 0.0)
+        // In two steps, for the power may be out of range.
+        .mul_(std::ldexp(1.0, -exponent / 2))
+        .mul_(std::ldexp(1.0, -exponent + exponent / 2));
+  }
+};
+
+// Works in one copy of the matrix, of the type `work`, which is made anew rather than kept twice.
 class Fit {
  public:
-  // `values` in the work type, all finite, at most 1 in magnitude; rows are the shorter side.
-  Fit(const at::Tensor& values, const Grid& grid) : values_(values), grid_(grid) {}
+  Fit(const Source& source, at::ScalarType work, const Grid& grid)
+      : source_(source), work_(work), grid_(grid) {}
 
-  // Whether the small singular values drown in the work type's rounding.
+  // Whether what a prediction leaves drowns in the work type's rounding.
   bool needs_double = false;
 
   LowRankFit run() {
-    weights_ = balance(values_);
-    at::Tensor matrix = scaled(values_, weights_);
-    Spectrum spectrum = first_spectrum(matrix);
-    RankChoice choice = choose(spectrum);
-    if (choice.rank > 0) {
-      // The weights that suit best are those of the residual, which the first fit tells.
-      const at::Tensor left = spectrum.left.narrow(1, 0, choice.rank);
-      const at::Tensor right = at::matmul(matrix.t(), left);
-      const Weights change = balance(matrix - at::matmul(left, right.t()));
-      weights_ = {weights_.rows + change.rows, weights_.columns + change.columns};
-      matrix = scaled(values_, weights_);
-      spectrum = exact() ? exact_spectrum(matrix)
-                         : leading_spectrum(matrix,
-                                            at::matmul(scaled_transposed(matrix, change), spectrum.left),
-                                            0);
-      choice = choose(spectrum);
-    }
+    matrix_ = source_.copy(work_);
+    const LastBits last_bits = last_bits_of(matrix_, grid_);
+    Weights weights = balance(matrix_.square_());
+    take_copy(weights);
+    // The weights that suit best are those of the residual, which a first look tells.
+    const Sketch first =
+        sketch(matrix_, random_start(matrix_.size(1), first_count(), matrix_.options()));
+    const Weights change = balance(matrix_.addmm_(first.basis, first.seen, 1, -1).square_());
+    weights = {weights.rows + change.rows, weights.columns + change.columns};
+    take_copy(weights);
+    const Spectrum spectrum =
+        exact() ? exact_spectrum(matrix_) : leading_spectrum(matrix_, better_start(first, change));
+    const RankChoice choice =
+        choose_rank(spectrum, precisions_of(last_bits, weights),
+                    static_cast<double>(matrix_.size(0)), static_cast<double>(matrix_.size(1)),
+                    grid_.mantissa);
     LowRankFit fit;
     fit.bits = choice.bits;
     fit.bits_without = choice.bits_without;
     if (choice.rank == 0) return fit;
-    if (values_.scalar_type() == at::kFloat) {
-      const double last = spectrum.squares[static_cast<std::size_t>(choice.rank - 1)];
-      const double left_over = spectrum.total - captured(spectrum, choice.rank);
-      needs_double = std::min(last, left_over) < 1e-7 * spectrum.total;
+    if (work_ == at::kFloat) {
+      double captured = 0;
+      for (std::int64_t c = 0; c < choice.rank; ++c)
+        captured += spectrum.squares[static_cast<std::size_t>(c)];
+      needs_double = spectrum.total - captured < 1e-8 * spectrum.total;
       if (needs_double) return fit;
     }
-    if (quantize(matrix, spectrum, choice, grid_.mantissa, fit.low_rank.factors)) {
-      fit.low_rank.row_weights = to_exponents(weights_.rows);
-      fit.low_rank.column_weights = to_exponents(weights_.columns);
+    if (quantize(matrix_, spectrum, choice, grid_.mantissa, fit.low_rank.factors)) {
+      fit.low_rank.row_weights = to_exponents(weights.rows);
+      fit.low_rank.column_weights = to_exponents(weights.columns);
     } else {
       fit.low_rank = {};
       fit.bits = fit.bits_without;
@@ -353,42 +397,31 @@ class Fit {
   }
 
  private:
-  bool exact() const { return values_.size(0) <= most_exact_side; }
-
-  static double captured(const Spectrum& spectrum, std::int64_t rank) {
-    double sum = 0;
-    for (std::int64_t c = 0; c < rank; ++c) sum += spectrum.squares[static_cast<std::size_t>(c)];
-    return sum;
+  bool exact() const { return matrix_.size(0) <= most_exact_side; }
+  // Components that the first look takes away: about as many as a section will.
+  std::int64_t first_count() const {
+    return std::min(matrix_.size(0),
+                    std::min(matrix_.size(0) / 4, most_components) + oversampling);
+  }
+  // The right singular vectors that the first look found, in the new weights, and a few more.
+  at::Tensor better_start(const Sketch& first, const Weights& change) const {
+    const at::Tensor found = (first.seen * at::exp2(-change.columns)).t();
+    const at::Tensor more =
+        random_start(matrix_.size(1), first.basis.size(1) / 3, matrix_.options());
+    // Of the size of the others, so that none drowns.
+    return at::cat({found / found.norm(2, {0}, true).clamp_min(1e-30), more * 1e-2}, 1);
   }
 
-  static at::Tensor scaled_transposed(const at::Tensor& matrix, const Weights& change) {
-    // Right singular vectors of the matrix before its weights changed, in the weights of after.
-    return (matrix * at::exp2(change.rows)).t();
+  void take_copy(const Weights& weights) {
+    matrix_ = at::Tensor();
+    matrix_ = source_.copy(work_);
+    scale_(matrix_, weights);
   }
 
-  Spectrum first_spectrum(const at::Tensor& matrix) const {
-    if (exact()) return exact_spectrum(matrix);
-    for (std::int64_t count = matrix.size(0) / 4;; count *= 2) {
-      count = std::min(count, matrix.size(0));
-      const Spectrum spectrum = leading_spectrum(
-          matrix,
-          random_start(matrix.size(1), std::min(count + oversampling, matrix.size(0)),
-                       matrix.options()),
-          1);
-      if (count == matrix.size(0)) return spectrum;
-      if (choose(spectrum).rank * 8 < count * 7) return spectrum;
-    }
-  }
-
-  RankChoice choose(const Spectrum& spectrum) const {
-    return choose_rank(spectrum, precisions_of(values_, weights_, grid_),
-                       static_cast<double>(values_.size(0)), static_cast<double>(values_.size(1)),
-                       grid_.mantissa);
-  }
-
-  at::Tensor values_;
+  const Source& source_;
+  at::ScalarType work_;
   Grid grid_;
-  Weights weights_;
+  at::Tensor matrix_;
 };
 
 }  // namespace
@@ -399,19 +432,21 @@ LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format) {
   if (std::min(matrix.size(0), matrix.size(1)) < least_side || matrix.numel() < least_elements)
     return fit;
   const auto type = matrix.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor values =
-      at::nan_to_num((wide ? matrix : matrix.t()).to(type), 0.0, 0.0, 0.0).contiguous();
-  const double largest = values.abs().max().item<double>();
+  Source source{wide ? matrix : matrix.t(), 0};
+  double largest = 0;
+  {
+    const auto [least, most] = at::aminmax(source.copy(type));
+    largest = std::max(most.item<double>(), -least.item<double>());
+  }
   if (!(largest > 0)) return fit;
-  // So that squares neither overflow nor vanish; in two steps, for the power may.
-  const int exponent = std::ilogb(largest) + 1;
-  values = values * std::ldexp(1.0, -exponent / 2) * std::ldexp(1.0, -exponent + exponent / 2);
-  const Grid grid{format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1)) - exponent};
-  Fit first(values, grid);
+  source.exponent = std::ilogb(largest) + 1;  // so that squares neither overflow nor vanish
+  const Grid grid{format.mantissa_bits,
+                  2 - (1 << (format.exponent_bits - 1)) - source.exponent};
+  Fit first(source, type, grid);
   fit = first.run();
-  if (first.needs_double) fit = Fit(values.to(at::kDouble), grid).run();
+  if (first.needs_double) fit = Fit(source, at::kDouble, grid).run();
   for (auto& power : fit.low_rank.factors.exponents)
-    power = static_cast<std::int16_t>(power + exponent);
+    power = static_cast<std::int16_t>(power + source.exponent);
   if (!wide) {
     std::swap(fit.low_rank.factors.u, fit.low_rank.factors.v);
     std::swap(fit.low_rank.row_weights, fit.low_rank.column_weights);
