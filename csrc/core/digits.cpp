@@ -68,7 +68,8 @@ Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, Di
 
 namespace {
 
-// Where a symbol has no frequency in its table, the escape takes its place and it joins the escapes.
+// Where a symbol has no frequency in its table, the escape takes its place and it joins the
+// escapes.
 void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
                     std::vector<std::uint8_t>& escapes) {
   for (std::size_t i = 0; i < block.symbols.size(); ++i) {
@@ -80,6 +81,16 @@ void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
 }
 
 }  // namespace
+
+void fit_digits(const ContextCounts& counts, Fraction kind, DigitsHead& head) {
+  head.contexts = 1;
+  for (std::size_t c = 0; c < counts.size(); ++c) {
+    bool occurs = false;
+    for (const std::uint32_t n : counts[c]) occurs |= n != 0;
+    if (occurs) head.contexts = static_cast<std::uint8_t>(c + 1);
+  }
+  head.mixture = fit_mixture(counts, kind);
+}
 
 std::uint64_t CodedDigits::body_size() const {
   std::uint64_t size = 0;
@@ -110,17 +121,13 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
         ++own[block.contexts[i]][block.symbols[i]];
     }
   });
-  CodedDigits coded;
-  coded.head.contexts = 1;
   for (std::size_t c = 0; c < all_contexts; ++c) {
-    bool occurs = false;
     for (std::size_t task = 1; task < counts.size(); ++task) {
       for (std::size_t s = 0; s < 256; ++s) counts[0][c][s] += counts[task][c][s];
     }
-    for (const std::uint32_t n : counts[0][c]) occurs |= n != 0;
-    if (occurs) coded.head.contexts = static_cast<std::uint8_t>(c + 1);
   }
-  coded.head.mixture = fit_mixture(counts[0], kind);
+  CodedDigits coded;
+  fit_digits(counts[0], kind, coded.head);
 
   const auto tables = mixture_tables(coded.head.mixture, coded.head.contexts, kind, parallel);
   std::vector<rans::EncodeEntry> entries(256 * tables.size());

@@ -1,5 +1,5 @@
-// Streams of symbols (two hexadecimal digits each) with the bits that follow them: how residuals and
-// factors lie in a section. Static tables of a mixture (mixture.h), interleaved rANS
+// Streams of symbols (two hexadecimal digits each) with the bits that follow them: how residuals
+// and factors lie in a section. Static tables of a mixture (mixture.h), interleaved rANS
 // (rans_contexts.h), blocks of 65536 elements that decode independently.
 //
 // A block's bytes: the rANS block of its symbols; one byte for each escape, the symbol that had no
@@ -53,6 +53,9 @@ struct DigitsBlock {
   std::vector<std::uint8_t> contexts, symbols;  // one each an element
   std::vector<std::uint8_t> tails;
 };
+
+// The contexts that occur and the mixture that suits them. `counts` has all contexts of the kind.
+void fit_digits(const ContextCounts& counts, Fraction kind, DigitsHead& head);
 
 struct CodedDigits {
   DigitsHead head;

@@ -78,8 +78,8 @@ void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
     rows[static_cast<std::size_t>(i)] = own;
     deviation += std::int64_t{own} * own;
   }
-  // Coding a Gaussian with a scale that is off by d octaves costs about d^2 bits, where d = own / 2;
-  // telling the scales costs about three bits a line.
+  // Coding a Gaussian with a scale that is off by d octaves costs about d^2 bits, where d = own /
+  // 2; telling the scales costs about three bits a line.
   if (deviation * rank > 4 * 3 * lines) factor.row_widths = std::move(rows);
 }
 
@@ -170,8 +170,8 @@ std::uint64_t product_bound(const Factors& factors, const Parallel& parallel) {
   std::vector<std::uint64_t> weights(static_cast<std::size_t>(rank), 1);
   for (std::size_t i = 0; i < factors.v.entries.size(); ++i) {
     std::uint64_t& weight = weights[i % static_cast<std::size_t>(rank)];
-    weight = std::max(weight,
-                      static_cast<std::uint64_t>(std::abs(std::int64_t{factors.v.entries[i]})));
+    weight =
+        std::max(weight, static_cast<std::uint64_t>(std::abs(std::int64_t{factors.v.entries[i]})));
   }
   for (std::size_t c = 0; c < weights.size(); ++c) {
     const int shift = factors.exponents[c] - base;

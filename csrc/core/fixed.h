@@ -141,7 +141,8 @@ LMGC_HD inline FixedElement split_element(std::uint64_t word, const Bin& bin,
       element.bits = down;
       element.tail = significand & ((std::uint64_t{1} << down) - 1);
     } else {
-      const int reach = bin.quantum - format.least;  // octaves of normal numbers below the bin's end
+      const int reach =
+          bin.quantum - format.least;  // octaves of normal numbers below the bin's end
       element.octaves = field == 0 ? reach : bin.quantum - 1 - exponent;
       if (element.octaves > most_octaves) return whole_word(word, format);
       element.one = element.octaves < (reach < most_octaves ? reach : most_octaves);

@@ -99,15 +99,15 @@ template <bool predicted>
 void find_levels(const FixedInput& input, const FixedHead& head, const Product& product,
                  std::int16_t* levels, const Parallel& parallel) {
   const FixedFormat format(input.format);
-  for_each_block(input.shape, product, parallel,
-                 [&](std::int64_t, std::int64_t first, std::int64_t count,
-                     const std::int64_t* predictions) {
-                   Walk<predicted> walk(head, input.shape, input.format, first, predictions);
-                   for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
-                     const std::uint64_t word = load_word(input.words, input.format.bytes, i);
-                     levels[i] = residual_level(word, walk.prediction(), format);
-                   }
-                 });
+  for_each_block(
+      input.shape, product, parallel,
+      [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
+        Walk<predicted> walk(head, input.shape, input.format, first, predictions);
+        for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
+          const std::uint64_t word = load_word(input.words, input.format.bytes, i);
+          levels[i] = residual_level(word, walk.prediction(), format);
+        }
+      });
 }
 
 void put_tail(BitWriter& out, const FixedElement& element) {
@@ -128,27 +128,25 @@ std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& 
   const FixedFormat format(input.format);
   std::vector<DigitsBlock> blocks(
       static_cast<std::size_t>((input.shape.elements + block_elements - 1) / block_elements));
-  for_each_block(input.shape, product, parallel,
-                 [&](std::int64_t number, std::int64_t first, std::int64_t count,
-                     const std::int64_t* predictions) {
-                   DigitsBlock& block = blocks[static_cast<std::size_t>(number)];
-                   block.contexts.resize(static_cast<std::size_t>(count));
-                   block.symbols.resize(static_cast<std::size_t>(count));
-                   BitWriter tails;
-                   Walk<predicted> walk(head, input.shape, input.format, first, predictions);
-                   for (std::int64_t i = 0; i < count; ++i, walk.next()) {
-                     const std::uint64_t word =
-                         load_word(input.words, input.format.bytes, first + i);
-                     const Bin bin = walk.bin();
-                     const FixedElement element = split_element(word, bin, format);
-                     block.contexts[static_cast<std::size_t>(i)] =
-                         static_cast<std::uint8_t>(bin.context);
-                     block.symbols[static_cast<std::size_t>(i)] =
-                         static_cast<std::uint8_t>(element.symbol);
-                     put_tail(tails, element);
-                   }
-                   block.tails = tails.take();
-                 });
+  for_each_block(
+      input.shape, product, parallel,
+      [&](std::int64_t number, std::int64_t first, std::int64_t count,
+          const std::int64_t* predictions) {
+        DigitsBlock& block = blocks[static_cast<std::size_t>(number)];
+        block.contexts.resize(static_cast<std::size_t>(count));
+        block.symbols.resize(static_cast<std::size_t>(count));
+        BitWriter tails;
+        Walk<predicted> walk(head, input.shape, input.format, first, predictions);
+        for (std::int64_t i = 0; i < count; ++i, walk.next()) {
+          const std::uint64_t word = load_word(input.words, input.format.bytes, first + i);
+          const Bin bin = walk.bin();
+          const FixedElement element = split_element(word, bin, format);
+          block.contexts[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(bin.context);
+          block.symbols[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(element.symbol);
+          put_tail(tails, element);
+        }
+        block.tails = tails.take();
+      });
   return blocks;
 }
 
@@ -170,7 +168,9 @@ bool add_weights(std::vector<std::int16_t>& scales, const std::vector<std::int16
   return true;
 }
 
-std::vector<std::uint8_t> head_bytes(const FixedHead& head) {
+}  // namespace
+
+std::vector<std::uint8_t> write_fixed_head(const FixedHead& head) {
   const Factors& factors = head.low_rank.factors;
   ByteWriter out;
   const bool dead = !head.dead_rows.empty();
@@ -203,11 +203,9 @@ std::vector<std::uint8_t> head_bytes(const FixedHead& head) {
     write_digits_head(head.u, out);
     write_digits_head(head.v, out);
   }
-  write_digits_head(head.residuals, out);
+  if (!head.residuals.blocks.empty()) write_digits_head(head.residuals, out);
   return out.take();
 }
-
-}  // namespace
 
 bool has_dimension_1_view(const std::int64_t* sizes, std::size_t dimensions) {
   return dimensions > 2 && !matrix_shape(sizes, dimensions).flat && sizes[1] > 1;
@@ -232,8 +230,8 @@ LiveShape live_shape(const MatrixShape& shape, const FixedHead& head) {
 // ---- encoder ------------------------------------------------------------------------------------
 
 std::size_t FixedSection::size() const {
-  return head_bytes.size() + static_cast<std::size_t>(u.body_size() + v.body_size() +
-                                                      residuals.body_size());
+  return head_bytes.size() +
+         static_cast<std::size_t>(u.body_size() + v.body_size() + residuals.body_size());
 }
 
 void FixedSection::write(std::uint8_t* out) const {
@@ -243,19 +241,33 @@ void FixedSection::write(std::uint8_t* out) const {
   residuals.write_body(out);
 }
 
+void code_factors(const LiveShape& shape, FixedHead& head, CodedDigits& u, CodedDigits& v,
+                  const Parallel& parallel) {
+  if (!head.predicted()) return;
+  Factors& factors = head.low_rank.factors;
+  choose_widths(factors.u, shape.rows, factors.rank);
+  choose_widths(factors.v, shape.columns, factors.rank);
+  u = code_factor(factors.u, factors.rank, parallel);
+  v = code_factor(factors.v, factors.rank, parallel);
+  head.u = u.head;
+  head.v = v.head;
+}
+
+std::int32_t scale_floor(FloatFormat plain_format) {
+  const FixedFormat format(plain_format);
+  return levels_per_octave * (format.least - format.mantissa);
+}
+
 FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product& product,
                           const Parallel& parallel) {
   const bool predicted = head.predicted();
   FixedSection section;
-  Factors& factors = head.low_rank.factors;
-  if (predicted) {
-    choose_widths(factors.u, input.shape.rows, factors.rank);
-    choose_widths(factors.v, input.shape.columns, factors.rank);
-    section.u = code_factor(factors.u, factors.rank, parallel);
-    section.v = code_factor(factors.v, factors.rank, parallel);
-    head.u = section.u.head;
-    head.v = section.v.head;
+  if (input.shape.elements == 0) {
+    section.head_bytes = write_fixed_head(head);
+    section.head = std::move(head);
+    return section;
   }
+  code_factors(input.shape, head, section.u, section.v, parallel);
   {
     std::vector<std::int16_t> levels(static_cast<std::size_t>(input.shape.elements));
     if (predicted) {
@@ -263,19 +275,16 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
     } else {
       find_levels<false>(input, head, {}, levels.data(), parallel);
     }
-    const FixedFormat format(input.format);
     const ResidualMatrix matrix{levels.data(), input.shape.elements, input.shape.rows,
-                                input.shape.columns,
-                                levels_per_octave * (format.least - format.mantissa)};
-    head.scales = residual_scales(matrix, input.may_have_column_scales, head.has_column_scales,
-                                  parallel);
+                                input.shape.columns, scale_floor(input.format)};
+    head.scales =
+        residual_scales(matrix, input.may_have_column_scales, head.has_column_scales, parallel);
   }
-  std::vector<DigitsBlock> blocks = predicted
-                                        ? split_blocks<true>(input, head, product, parallel)
-                                        : split_blocks<false>(input, head, {}, parallel);
+  std::vector<DigitsBlock> blocks = predicted ? split_blocks<true>(input, head, product, parallel)
+                                              : split_blocks<false>(input, head, {}, parallel);
   section.residuals = code_digits(blocks, head.fraction(), parallel);
   head.residuals = section.residuals.head;
-  section.head_bytes = head_bytes(head);
+  section.head_bytes = write_fixed_head(head);
   section.head = std::move(head);
   return section;
 }
@@ -285,7 +294,14 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
                   const Parallel& parallel, FixedSource& source) {
-  ByteReader in(section, size);
+  return read_fixed_part(section, size, size, sizes, dimensions, predicted, with_factors, parallel,
+                         source);
+}
+
+Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
+                       const std::int64_t* sizes, std::size_t dimensions, bool predicted,
+                       bool with_factors, const Parallel& parallel, FixedSource& source) {
+  ByteReader in(section, available);
   FixedHead& head = source.head;
   const auto flags = in.fixed<std::uint8_t>();
   const std::uint64_t rank = predicted ? in.varint() : 0;
@@ -315,8 +331,8 @@ Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int6
   if (source.shape.elements == 0) {
     // A tensor of zeros: there is nothing more.
     source.sizes = {in.position(), 0, 0, 0};
-    return !predicted && in.left() == 0 && side.only_padding_left() ? Status::ok
-                                                                    : Status::bad_section;
+    const bool good = !predicted && in.position() == size && side.only_padding_left();
+    return good ? Status::ok : Status::bad_section;
   }
   head.has_column_scales = (flags & flag_column_scales) != 0;
   const auto rows = static_cast<std::uint64_t>(source.shape.rows);
@@ -354,15 +370,17 @@ Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int6
       status = read_digits_head(in, columns * rank, Fraction::middle, head.v);
   }
   const auto elements = static_cast<std::uint64_t>(source.shape.elements);
-  if (status == Status::ok) status = read_digits_head(in, elements, head.fraction(), head.residuals);
+  if (status == Status::ok)
+    status = read_digits_head(in, elements, head.fraction(), head.residuals);
   if (status != Status::ok) return status;
 
   const std::uint8_t* const u = in.bytes(predicted ? head.u.body_size(rows * rank) : 0);
   const std::uint8_t* const v = in.bytes(predicted ? head.v.body_size(columns * rank) : 0);
-  source.sizes.side = in.position();
-  source.residuals = in.bytes(head.residuals.body_size(elements));
   if (!in.ok()) return Status::truncated;
-  if (in.left() != 0) return Status::bad_section;
+  source.sizes.side = in.position();
+  source.residuals = section + source.sizes.side;
+  const std::uint64_t body = head.residuals.body_size(elements), left = size - source.sizes.side;
+  if (body != left) return body > left ? Status::truncated : Status::bad_section;
   for (const DigitsBlockSize& block : head.residuals.blocks) {
     source.sizes.escapes += block.escapes;
     source.sizes.tails += block.tails;
@@ -382,9 +400,9 @@ Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int6
 namespace {
 
 template <bool predicted>
-bool decode_block(const FixedSource& source, FloatFormat plain_format,
-                  const DigitsDecoder& decoder, std::int64_t number, std::int64_t first,
-                  std::int64_t count, const std::int64_t* predictions, void* words) {
+bool decode_block(const FixedSource& source, FloatFormat plain_format, const DigitsDecoder& decoder,
+                  std::int64_t number, std::int64_t first, std::int64_t count,
+                  const std::int64_t* predictions, void* words) {
   const FixedFormat format(plain_format);
   std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
   {
@@ -419,12 +437,11 @@ Status decode_fixed(const FixedSource& source, FloatFormat format, const Product
   for_each_block(source.shape, product, parallel,
                  [&](std::int64_t number, std::int64_t first, std::int64_t count,
                      const std::int64_t* predictions) {
-                   const bool fine =
-                       source.head.predicted()
-                           ? decode_block<true>(source, format, decoder, number, first, count,
-                                                predictions, words)
-                           : decode_block<false>(source, format, decoder, number, first, count,
-                                                 predictions, words);
+                   const bool fine = source.head.predicted()
+                                         ? decode_block<true>(source, format, decoder, number,
+                                                              first, count, predictions, words)
+                                         : decode_block<false>(source, format, decoder, number,
+                                                               first, count, predictions, words);
                    if (!fine) good = false;
                  });
   return good ? Status::ok : Status::bad_stream;

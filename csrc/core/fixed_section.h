@@ -36,7 +36,7 @@ struct LowRank {
 
 // Everything that a decoder knows before it decodes the first element.
 struct FixedHead {
-  bool by_dimension_1 = false;             // the matrix is dimension 1 by the rest
+  bool by_dimension_1 = false;                // the matrix is dimension 1 by the rest
   std::vector<bool> dead_rows, dead_columns;  // of the whole matrix; empty: none
   bool has_column_scales = false;
   Scales scales;     // of the live lines' residuals
@@ -66,8 +66,7 @@ struct FixedSizes {
 
 // Writes elements [first, first + count) of the product (row after row, in units of 2^base) to
 // `out`, from any thread.
-using Product =
-    std::function<void(std::int64_t first, std::int64_t count, std::int64_t* out)>;
+using Product = std::function<void(std::int64_t first, std::int64_t count, std::int64_t* out)>;
 
 struct FixedInput {
   const void* words = nullptr;  // the live matrix, shape.elements contiguous floats
@@ -86,9 +85,18 @@ struct FixedSection {
   void write(std::uint8_t* out) const;  // size() bytes
 };
 
+// Steps of encode_fixed() that are no work on elements, for encoders elsewhere.
+// Codes the factors, if there are any; the head then has their widths and digits' heads.
+void code_factors(const LiveShape& shape, FixedHead& head, CodedDigits& u, CodedDigits& v,
+                  const Parallel& parallel);
+// The bytes of a head that is complete.
+std::vector<std::uint8_t> write_fixed_head(const FixedHead& head);
+// The least level that a scale of this format can have.
+std::int32_t scale_floor(FloatFormat format);
+
 // Codes a matrix. `head` brings everything but scales and digits; `product` is used when it is
-// predicted. Equal inputs give equal sections whatever `parallel` does. Temporary memory: 2 bytes an
-// element for magnitudes, later 2 bytes and the tail an element; and per task 1 MiB.
+// predicted. Equal inputs give equal sections whatever `parallel` does. Temporary memory: 2 bytes
+// an element for magnitudes, later 2 bytes and the tail an element; and per task 1 MiB.
 FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product& product,
                           const Parallel& parallel);
 
@@ -110,6 +118,12 @@ struct FixedSource {
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
                   const Parallel& parallel, FixedSource& source);
+
+// The same where only section[0, available) is at hand: truncated, too, when that ends before the
+// residuals' body does begin, at source.sizes.side. Then source.residuals is not to be read.
+Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
+                       const std::int64_t* sizes, std::size_t dimensions, bool predicted,
+                       bool with_factors, const Parallel& parallel, FixedSource& source);
 
 // Decodes the elements of the live matrix into `words`. ok or bad_stream.
 Status decode_fixed(const FixedSource& source, FloatFormat format, const Product& product,

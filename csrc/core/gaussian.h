@@ -8,8 +8,8 @@
 
 namespace lmgc {
 
-inline constexpr int gaussian_bits = 24;         // of a probability
-inline constexpr int gaussian_step_bits = 6;     // table steps of 1/64 of a standard deviation
+inline constexpr int gaussian_bits = 24;           // of a probability
+inline constexpr int gaussian_step_bits = 6;       // table steps of 1/64 of a standard deviation
 inline constexpr int gaussian_argument_bits = 14;  // the argument's unit: 2^-14 standard deviations
 inline constexpr int gaussian_steps = 6 << gaussian_step_bits;
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/gaussian.h"
+
 namespace lmgc {
 namespace {
 
@@ -35,7 +37,8 @@ void component_cdf(const ContextShape& shape, int component,
 
 bool Mixture::valid(Fraction kind) const {
   return std::accumulate(weights.begin(), weights.end(), 0) == mixture_one &&
-         positive <= 2 * even && (positive == even || kind == Fraction::edge) && zero + minus_zero <= most_zero_frequency;
+         positive <= 2 * even && (positive == even || kind == Fraction::edge) &&
+         zero + minus_zero <= most_zero_frequency;
 }
 
 Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
@@ -97,7 +100,8 @@ Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
     for (std::size_t k = 0; k < mixture_components; ++k) weights[k] = weights[k] * sums[k] / total;
   }
 
-  // The nearest 255ths whose sum is right: what rounding down leaves goes to the largest remainders.
+  // The nearest 255ths whose sum is right: what rounding down leaves goes to the largest
+  // remainders.
   Mixture mixture;
   std::array<double, mixture_components> remainders;
   int left = mixture_one;
@@ -109,8 +113,8 @@ Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
     left -= whole;
   }
   for (; left > 0; --left) {
-    const auto k = static_cast<std::size_t>(
-        std::max_element(remainders.begin(), remainders.end()) - remainders.begin());
+    const auto k = static_cast<std::size_t>(std::max_element(remainders.begin(), remainders.end()) -
+                                            remainders.begin());
     ++mixture.weights[k];
     remainders[k] -= 1;
   }
@@ -163,8 +167,8 @@ rans::Table mixture_table(const Mixture& mixture, int context, Fraction kind) {
     const std::uint64_t share = symbol >= symbol_origin
                                     ? mixture.positive
                                     : std::uint64_t{2 * Mixture::even} - mixture.positive;
-    const auto frequency = static_cast<std::uint16_t>(
-        ((cdf[i + 1] - cdf[i]) * share * budget + one / 2) / one);
+    const auto frequency =
+        static_cast<std::uint16_t>(((cdf[i + 1] - cdf[i]) * share * budget + one / 2) / one);
     table.frequency[symbol] = frequency;
     sum += frequency;
     if (frequency > table.frequency[peak]) peak = symbol;

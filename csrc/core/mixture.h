@@ -1,16 +1,15 @@
 // The static prior of the `fixed` serializer: the distribution of a residual, in bins, given its
 // *context*, which is its scale (*width*) and where in its bin the prediction lies.
 //
-// All contexts of a stream share one shape, a mixture of Gaussians in units of the width; its weights
-// are in the frame, and its tables, in 4096ths, are computed from them in integers. So a stream has
-// as many tables as it needs for a dozen bytes.
+// All contexts of a stream share one shape, a mixture of Gaussians in units of the width; its
+// weights are in the frame, and its tables, in 4096ths, are computed from them in integers. So a
+// stream has as many tables as it needs for a dozen bytes.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <vector>
 
-#include "core/gaussian.h"
 #include "core/host_device.h"
 #include "core/parallel.h"
 #include "core/rans.h"
@@ -65,8 +64,7 @@ struct ContextShape {
   int width, fraction;
 };
 LMGC_HD constexpr ContextShape shape_of(int context, Fraction kind) {
-  if (kind != Fraction::varies)
-    return {most_width - context, kind == Fraction::middle ? 16 : 0};
+  if (kind != Fraction::varies) return {most_width - context, kind == Fraction::middle ? 16 : 0};
   const int bits = context < 4 ? 0 : context < 12 ? 1 : context < 28 ? 2 : 3;
   const int first = bits == 0 ? 0 : bits == 1 ? 4 : bits == 2 ? 12 : 28;
   const int part = (context - first) & ((1 << bits) - 1);
@@ -84,14 +82,23 @@ inline constexpr int mixture_one = 255;
 
 // A component is half a Gaussian at +distance and half a one at -distance.
 struct MixtureComponent {
-  int width;               // its standard deviation, in quarter octaves above the context's
-  std::int32_t distance;   // in 2^-14 of its own standard deviations
+  int width;              // its standard deviation, in quarter octaves above the context's
+  std::int32_t distance;  // in 2^-14 of its own standard deviations
 };
 // Around the prediction, narrow to wide; then what flat and two-humped shapes are made of, at 0.5,
 // 0.9, 1.3 and 1.7 times the width.
-inline constexpr std::array<MixtureComponent, mixture_components> mixture_shape = {
-    {{-10, 0}, {-6, 0}, {-3, 0}, {0, 0}, {3, 0}, {6, 0}, {10, 0}, {15, 0},
-     {-6, 23170}, {-6, 41706}, {-6, 60242}, {-6, 78778}}};
+inline constexpr std::array<MixtureComponent, mixture_components> mixture_shape = {{{-10, 0},
+                                                                                    {-6, 0},
+                                                                                    {-3, 0},
+                                                                                    {0, 0},
+                                                                                    {3, 0},
+                                                                                    {6, 0},
+                                                                                    {10, 0},
+                                                                                    {15, 0},
+                                                                                    {-6, 23170},
+                                                                                    {-6, 41706},
+                                                                                    {-6, 60242},
+                                                                                    {-6, 78778}}};
 
 struct Mixture {
   // In 255ths; they sum to 255.

@@ -46,10 +46,9 @@ std::int32_t AdaptiveRice::get(BitReader& in) {
   const int k = parameter();
   int prefix = 0;
   while (prefix < longest_prefix && in.get(1) != 0) ++prefix;
-  const auto value = prefix < longest_prefix
-                         ? static_cast<std::uint32_t>(prefix) << k |
-                               static_cast<std::uint32_t>(in.get(k))
-                         : static_cast<std::uint32_t>(in.get(plain_bits));
+  const auto value = prefix < longest_prefix ? static_cast<std::uint32_t>(prefix) << k |
+                                                   static_cast<std::uint32_t>(in.get(k))
+                                             : static_cast<std::uint32_t>(in.get(plain_bits));
   update(value);
   return (value & 1) != 0 ? -static_cast<std::int32_t>((value + 1) / 2)
                           : static_cast<std::int32_t>(value / 2);

@@ -137,8 +137,8 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
   }
 }
 
-// Codes every tensor on its own, by the methods of `choice` that suit its type: the smallest section
-// of them, or raw bytes.
+// Codes every tensor on its own, by the methods of `choice` that suit its type: the smallest
+// section of them, or raw bytes.
 void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& frame,
                 const at::Device& device) {
   for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {

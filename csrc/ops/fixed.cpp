@@ -10,6 +10,13 @@
 #include "ops/for_each.h"
 #include "ops/low_rank.h"
 #include "ops/product.h"
+#include "ops/upload.h"
+
+#ifdef LMGC_WITH_CUDA
+#include "cuda/fixed.h"
+#include "ops/device_memory.h"
+#include "ops/panel_product.h"
+#endif
 
 namespace lmgc::ops {
 namespace {
@@ -41,27 +48,28 @@ void find_dead_lines(const at::Tensor& words, FixedHead& head) {
   const at::Tensor rows = live.any(1), columns = live.any(0);
   if (rows.all().item<bool>() && columns.all().item<bool>()) return;
   const auto dead = [](const at::Tensor& flags) {
+    const at::Tensor host = flags.cpu();
+    const bool* const first = host.data_ptr<bool>();
     std::vector<bool> result;
-    const bool* const first = flags.data_ptr<bool>();
-    for (std::int64_t i = 0; i < flags.numel(); ++i) result.push_back(!first[i]);
+    for (std::int64_t i = 0; i < host.numel(); ++i) result.push_back(!first[i]);
     return result;
   };
   head.dead_rows = dead(rows);
   head.dead_columns = dead(columns);
 }
 
-at::Tensor live_lines(const std::vector<bool>& dead) {
+at::Tensor live_lines(const std::vector<bool>& dead, const at::Device& device) {
   std::vector<std::int64_t> live;
   for (std::size_t i = 0; i < dead.size(); ++i) {
     if (!dead[i]) live.push_back(static_cast<std::int64_t>(i));
   }
-  return at::tensor(live, at::kLong);
+  return at::tensor(live, at::kLong).to(device);
 }
 
 at::Tensor take_live(const at::Tensor& words, const FixedHead& head) {
   if (head.dead_rows.empty()) return words;
-  return words.index_select(0, live_lines(head.dead_rows))
-      .index_select(1, live_lines(head.dead_columns));
+  return words.index_select(0, live_lines(head.dead_rows, words.device()))
+      .index_select(1, live_lines(head.dead_columns, words.device()));
 }
 
 // A tensor as the matrix that is coded.
@@ -87,17 +95,123 @@ View view_of(const at::Tensor& bytes, FloatFormat format, const std::vector<std:
   return view;
 }
 
-FixedSection encode(const View& view, FloatFormat format, bool may_have_column_scales,
-                    const LowRank& low_rank) {
+#ifdef LMGC_WITH_CUDA
+// Panels of the product, each of which takes the place of the one before it.
+cuda::DeviceProduct device_product(const Factors& factors, std::int64_t columns,
+                                   std::uint64_t bound, const at::Device& device) {
+  struct Panels {
+    PanelProduct product;
+    at::Tensor now;
+  };
+  const auto panels =
+      std::make_shared<Panels>(Panels{PanelProduct(factors, columns, bound, device), {}});
+  return {[panels](std::int64_t first, std::int64_t count) {
+    panels->now.reset();
+    panels->now = panels->product.panel(first, count);
+    return panels->now.data_ptr<std::int64_t>();
+  }};
+}
+
+Section encode_on_device(const View& view, const FixedInput& input, FixedHead head) {
+  struct Job {
+    explicit Job(const at::Device& device) : memory(device) {}
+    DeviceMemory memory;
+    cuda::FixedEncoder encoder;
+  };
+  const auto job = std::make_shared<Job>(view.live.device());
+  const Factors& factors = head.low_rank.factors;
+  cuda::DeviceProduct product;
+  if (head.predicted()) {
+    product = device_product(factors, view.shape.columns, product_bound(factors, aten_parallel()),
+                             view.live.device());
+  }
+  void* const stream = stream_of(view.live);
+  check_cuda(job->encoder.prepare(input, std::move(head), product, aten_parallel(),
+                                  job->memory.allocate(), stream));
+  return {static_cast<std::int64_t>(job->encoder.size()), [job, stream](const at::Tensor& out) {
+            check_cuda(job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(),
+                                          stream));
+          }};
+}
+#endif
+
+Section encode(const View& view, FloatFormat format, bool may_have_column_scales,
+               const LowRank& low_rank) {
   const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales};
   FixedHead head = view.head;
   head.low_rank = low_rank;
+#ifdef LMGC_WITH_CUDA
+  if (view.live.is_cuda() && view.shape.elements > 0)
+    return encode_on_device(view, input, std::move(head));
+#endif
   Product product;
   if (head.predicted()) {
     const std::uint64_t bound = product_bound(low_rank.factors, aten_parallel());
     product = exact_product(low_rank.factors, view.shape.columns, bound);
   }
-  return encode_fixed(input, std::move(head), product, aten_parallel());
+  const auto section = std::make_shared<FixedSection>(
+      encode_fixed(input, std::move(head), product, aten_parallel()));
+  return {static_cast<std::int64_t>(section->size()), [section](const at::Tensor& out) {
+            if (out.is_cpu()) {
+              section->write(out.data_ptr<std::uint8_t>());
+            } else {  // a tensor of zeros
+              out.copy_(upload(section->head_bytes, out.device()));
+            }
+          }};
+}
+
+// ---- decoder ------------------------------------------------------------------------------------
+
+// A section that was read, and the bytes that it was read from.
+struct ReadSection {
+  FixedSource source;
+  at::Tensor bytes;  // on the host: the whole section, or of one on a device all that lies before
+                     // the elements
+};
+
+ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                 const std::vector<std::int64_t>& sizes, bool predicted, bool with_factors,
+                 const std::string& where) {
+  constexpr std::int64_t first_part = 1 << 16;
+  const at::Tensor section = frame.narrow(0, offset, size);
+  for (std::int64_t part = frame.is_cpu() ? size : std::min(size, first_part);;
+       part = std::min(size, 16 * part)) {
+    ReadSection result;
+    result.bytes = section.narrow(0, 0, part).cpu();
+    const Status status = read_fixed_part(
+        result.bytes.data_ptr<std::uint8_t>(), static_cast<std::size_t>(part),
+        static_cast<std::size_t>(size), sizes.data(), sizes.size(), predicted, with_factors,
+        aten_parallel(), result.source);
+    if (status == Status::truncated && part < size) continue;
+    check_frame(status, where);
+    return result;
+  }
+}
+
+void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tensor& section,
+                     FloatFormat format, const at::Tensor& live, const std::string& where) {
+  const Factors& factors = source.head.low_rank.factors;
+  Status status = Status::ok;
+#ifdef LMGC_WITH_CUDA
+  if (live.is_cuda()) {
+    FixedSource there = source;
+    there.residuals = section.data_ptr<std::uint8_t>() + source.sizes.side;
+    cuda::DeviceProduct product;
+    if (source.head.predicted()) {
+      product = device_product(factors, source.shape.columns, source.product_bound, live.device());
+    }
+    DeviceMemory memory(live.device());
+    check_cuda(cuda::decode_fixed(there, format, product, live.data_ptr(), aten_parallel(),
+                                  memory.allocate(), stream_of(live), status));
+    check_frame(status, where);
+    return;
+  }
+#endif
+  Product product;
+  if (source.head.predicted())
+    product = exact_product(factors, source.shape.columns, source.product_bound);
+  status = decode_fixed(source, format, product, live.data_ptr(), aten_parallel());
+  check_frame(status, where);
 }
 
 }  // namespace
@@ -123,64 +237,47 @@ FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
       }
     }
     const LowRank& found = fit->low_rank;
-    if (found.factors.rank == 0 || product_bound(found.factors, aten_parallel()) >=
-                                       std::uint64_t{1} << most_product_bits)
+    if (found.factors.rank == 0 ||
+        product_bound(found.factors, aten_parallel()) >= std::uint64_t{1} << most_product_bits)
       fit.reset();
   }
 
-  std::shared_ptr<FixedSection> best;
-  bool predicted = false;
-  if (fit) {
-    best = std::make_shared<FixedSection>(
-        encode(use_turned ? *turned : plain, format, true, fit->low_rank));
-    predicted = true;
-  }
+  FixedResult best;
+  if (fit) best = {encode(use_turned ? *turned : plain, format, true, fit->low_rank), true};
   if (!fit || fit->bits > surely_pays * fit->bits_without) {
-    auto without = std::make_shared<FixedSection>(encode(plain, format, !shape.flat, {}));
-    if (!best || without->size() <= best->size()) {
-      best = std::move(without);
-      predicted = false;
-    }
+    Section without = encode(plain, format, !shape.flat, {});
+    if (!best.predicted || without.size <= best.section.size) best = {std::move(without), false};
   }
-  return {{static_cast<std::int64_t>(best->size()),
-           [best](const at::Tensor& out) { best->write(out.data_ptr<std::uint8_t>()); }},
-          predicted};
+  return best;
 }
 
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
                                const std::vector<std::int64_t>& sizes, bool predicted,
                                const std::string& where) {
-  FixedSource source;
-  check_frame(read_fixed(frame.data_ptr<std::uint8_t>() + offset, static_cast<std::size_t>(size),
-                         sizes.data(), sizes.size(), predicted, false, aten_parallel(), source),
-              where);
-  return source;
+  return read(frame, offset, size, sizes, predicted, false, where).source;
 }
 
 void decode_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
                           FloatFormat format, const std::vector<std::int64_t>& sizes,
                           bool predicted, const at::Tensor& bytes, const std::string& where) {
-  FixedSource source;
-  check_frame(read_fixed(frame.data_ptr<std::uint8_t>() + offset, static_cast<std::size_t>(size),
-                         sizes.data(), sizes.size(), predicted, true, aten_parallel(), source),
-              where);
+  const ReadSection section = read(frame, offset, size, sizes, predicted, true, where);
+  const FixedSource& source = section.source;
   const FixedHead& head = source.head;
-  Product product;
-  if (predicted)
-    product = exact_product(head.low_rank.factors, source.shape.columns, source.product_bound);
   const bool in_place = !head.by_dimension_1 && head.dead_rows.empty();
   const at::Tensor live =
-      in_place ? bytes.view(word_type(format))
-               : at::empty({source.shape.rows, source.shape.elements == 0 ? 0 : source.shape.columns},
-                           word_type(format));
-  check_frame(decode_fixed(source, format, product, live.data_ptr(), aten_parallel()), where);
+      in_place
+          ? bytes.view(word_type(format))
+          : at::empty({source.shape.rows, source.shape.elements == 0 ? 0 : source.shape.columns},
+                      bytes.options().dtype(word_type(format)));
+  decode_elements(source, frame.narrow(0, offset, size), format, live, where);
   if (in_place) return;
   const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
   at::Tensor whole = live;
   if (!head.dead_rows.empty()) {
     whole = at::zeros({shape.rows, shape.columns}, live.options());
     if (live.numel() > 0) {
-      whole.index_put_({live_lines(head.dead_rows).unsqueeze(1), live_lines(head.dead_columns)},
+      whole.index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
+                        live_lines(head.dead_columns, live.device())},
                        live);
     }
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/Device.h>
 
 #include <algorithm>
@@ -45,6 +46,13 @@ void for_each([[maybe_unused]] const c10::Device& device, std::int64_t count, co
 // ATen's threads for csrc/core.
 Parallel aten_parallel();
 
+// What ATen's functions shall do in this library whatever the caller's context: no autograd, no
+// autocast, and none of the bookkeeping of inference mode, which threads of a pool do not inherit.
+class PlainDispatch {
+  const at::AutoDispatchBelowADInplaceOrView plain_;
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast_{c10::autocast_dispatch_keyset};
+};
+
 // body(i) once for every tensor i of `bytes` bytes. On the CPU, small tensors share the threads,
 // one thread each; large ones come one after the other and have all threads to themselves (parallel
 // regions do not nest).
@@ -53,6 +61,7 @@ void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>&
                      const Body& body) {
   constexpr std::int64_t large = std::int64_t{4} << 20;
   std::vector<std::size_t> small;
+  const PlainDispatch plain;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (!device.is_cpu() || bytes[i] >= large) {
       body(i);
@@ -66,6 +75,7 @@ void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>&
   const auto count = static_cast<std::int64_t>(small.size());
   const auto workers = std::min<std::int64_t>(at::get_num_threads(), count);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
+    const PlainDispatch plain_here;
     for (std::int64_t worker = begin; worker < end; ++worker) {
       for (std::int64_t k = worker; k < count; k += workers)
         body(small[static_cast<std::size_t>(k)]);

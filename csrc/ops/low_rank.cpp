@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "ops/for_each.h"
@@ -12,7 +13,7 @@
 namespace lmgc::ops {
 namespace {
 
-constexpr std::int64_t least_side = 4;         // of a matrix worth a fit
+constexpr std::int64_t least_side = 4;  // of a matrix worth a fit
 constexpr std::int64_t least_elements = 1024;
 constexpr std::int64_t most_exact_side = 640;  // up to here the whole spectrum is cheap
 // Components that are looked at where it is not: time is as the number of elements times this.
@@ -57,11 +58,12 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
   return std::vector<double>(first, first + host.numel());
 }
 
-// Left singular vectors and squared singular values of a matrix, the largest first. Through its Gram
-// matrix, in doubles: squares of small singular values drown in floats.
+// Left singular vectors and squared singular values of a matrix, the largest first. Through its
+// Gram matrix, in doubles: squares of small singular values drown in floats.
 void decompose(const at::Tensor& matrix, Spectrum& spectrum) {
   constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
-  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(at::kDouble));
+  at::Tensor gram =
+      at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
     const at::Tensor wide =
         matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(at::kDouble);
@@ -88,7 +90,8 @@ double sum_of_squares(const at::Tensor& matrix) {
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
   decompose(matrix, spectrum);
-  spectrum.total = sum_of_squares(matrix);
+  // Not from the matrix: what a rank leaves is a difference of these, tiny for some matrices.
+  spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
   return spectrum;
 }
 
@@ -110,11 +113,17 @@ Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
   const Sketch found = sketch(matrix, start);
   decompose(found.seen, spectrum);
   spectrum.left = at::matmul(found.basis, spectrum.left);
-  spectrum.total = sum_of_squares(matrix);
+  spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
+  // Tiny only for the matrices that are worked on in doubles; else a difference tells it.
+  spectrum.total =
+      matrix.scalar_type() == at::kDouble
+          ? spectrum.total + sum_of_squares(at::addmm(matrix, found.basis, found.seen, 1, -1))
+          : std::max(spectrum.total, sum_of_squares(matrix));
   return spectrum;
 }
 
-at::Tensor random_start(std::int64_t columns, std::int64_t count, const at::TensorOptions& options) {
+at::Tensor random_start(std::int64_t columns, std::int64_t count,
+                        const at::TensorOptions& options) {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
   return at::randn({columns, count}, generator, at::TensorOptions().dtype(at::kFloat))
       .to(options.device(), c10::typeMetaToScalarType(options.dtype()));
@@ -152,7 +161,8 @@ struct Grid {
   int least;     // exponent of the smallest normal number
 };
 
-// The exponents of the last bits of a sample of elements, at the crossings of some rows and columns.
+// The exponents of the last bits of a sample of elements, at the crossings of some rows and
+// columns.
 struct LastBits {
   at::Tensor rows, columns;  // indices
   at::Tensor exponents;      // doubles
@@ -199,8 +209,8 @@ double element_bits(const Precisions& precisions, double variance) {
   return bits;
 }
 
-// How many components there are before a cliff: a matrix that is of low rank but for the rounding of
-// its elements. What lies below follows the last bits of each element, and no rank pays there.
+// How many components there are before a cliff: a matrix that is of low rank but for the rounding
+// of its elements. What lies below follows the last bits of each element, and no rank pays there.
 std::int64_t rank_of_signal(const Spectrum& spectrum) {
   constexpr double cliff = 1e-5;
   const auto count = static_cast<std::int64_t>(spectrum.squares.size());
@@ -230,7 +240,8 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   best.bits = best.bits_without;
   const auto consider = [&](std::int64_t rank, double noise_share) {
     const Budget budget = budget_of(spectrum, rank, noise_share, rows, columns, mantissa);
-    double bits = bits_of_a_line * (rows + columns) + bits_of_a_component * static_cast<double>(rank);
+    double bits =
+        bits_of_a_line * (rows + columns) + bits_of_a_component * static_cast<double>(rank);
     double variance = budget.residual;
     for (std::int64_t c = 0; c < rank; ++c) {
       const double square = spectrum.squares[static_cast<std::size_t>(c)];
@@ -300,8 +311,8 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
         .clone();
   };
   const auto device = matrix.device();
-  at::Tensor left = (spectrum.left.narrow(1, 0, rank).to(at::kDouble) * row_of(units).to(device))
-                        .round();
+  at::Tensor left =
+      (spectrum.left.narrow(1, 0, rank).to(at::kDouble) * row_of(units).to(device)).round();
   at::Tensor powers = row_of(exponents).to(device);
   // A component whose entries all round to zero predicts nothing.
   const at::Tensor useful = left.abs().amax(0).gt(0).nonzero().reshape({-1});
@@ -332,16 +343,15 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
 
 // ---- one fit ------------------------------------------------------------------------------------
 
-// Where the fitted matrix comes from: its rows are the shorter side, its elements finite and at most
-// 1 in magnitude.
+// Where the fitted matrix comes from: its rows are the shorter side, its elements finite and at
+// most 1 in magnitude.
 struct Source {
   at::Tensor matrix;  // of any float type, rows the shorter side
   int exponent;       // what its elements are divided by
 
   // A copy to work in.
   at::Tensor copy(at::ScalarType type) const {
-    return matrix
-        .to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
+    return matrix.to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
         .nan_to_num_(0.0, 0.0, 0.0)
         // In two steps, for the power may be out of range.
         .mul_(std::ldexp(1.0, -exponent / 2))
@@ -371,10 +381,9 @@ class Fit {
     take_copy(weights);
     const Spectrum spectrum =
         exact() ? exact_spectrum(matrix_) : leading_spectrum(matrix_, better_start(first, change));
-    const RankChoice choice =
-        choose_rank(spectrum, precisions_of(last_bits, weights),
-                    static_cast<double>(matrix_.size(0)), static_cast<double>(matrix_.size(1)),
-                    grid_.mantissa);
+    const RankChoice choice = choose_rank(spectrum, precisions_of(last_bits, weights),
+                                          static_cast<double>(matrix_.size(0)),
+                                          static_cast<double>(matrix_.size(1)), grid_.mantissa);
     LowRankFit fit;
     fit.bits = choice.bits;
     fit.bits_without = choice.bits_without;
@@ -440,8 +449,7 @@ LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format) {
   }
   if (!(largest > 0)) return fit;
   source.exponent = std::ilogb(largest) + 1;  // so that squares neither overflow nor vanish
-  const Grid grid{format.mantissa_bits,
-                  2 - (1 << (format.exponent_bits - 1)) - source.exponent};
+  const Grid grid{format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1)) - source.exponent};
   Fit first(source, type, grid);
   fit = first.run();
   if (first.needs_double) fit = Fit(source, at::kDouble, grid).run();

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <memory>
-#include <vector>
 
 #include "core/planes.h"
 #include "ops/error.h"
@@ -11,35 +10,13 @@
 
 #ifdef LMGC_WITH_CUDA
 #include "cuda/planes.h"
+#include "ops/device_memory.h"
 #endif
 
 namespace lmgc::ops {
 namespace {
 
 #ifdef LMGC_WITH_CUDA
-// Memory of torch's caching allocator that lives as long as this object.
-class DeviceMemory {
- public:
-  explicit DeviceMemory(const at::Device& device)
-      : options_(at::TensorOptions().device(device).dtype(at::kByte)) {}
-  cuda::Allocate allocate() {
-    return [this](std::size_t bytes) {
-      held_.push_back(at::empty({static_cast<std::int64_t>(bytes)}, options_));
-      return held_.back().data_ptr();
-    };
-  }
-
- private:
-  at::TensorOptions options_;
-  std::vector<at::Tensor> held_;
-};
-
-void* stream_of(const at::Tensor& tensor) {
-  return c10::cuda::getCurrentCUDAStream(tensor.device().index()).stream();
-}
-
-void check_cuda(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
-
 Section encode_on_device(const at::Tensor& bytes, FloatFormat format) {
   struct Job {
     explicit Job(const at::Device& device) : memory(device) {}

@@ -6,6 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "core/integer_product.h"
+#include "ops/for_each.h"
+
 namespace lmgc::ops {
 namespace {
 
@@ -31,17 +34,21 @@ std::int64_t largest_row_sum(const Factors& factors) {
   return largest;
 }
 
-// The bits of the low limb, so that the sums of both limbs fit a double; 0: no way.
-int limb_bits_of(const Factors& factors, std::uint64_t bound) {
+}  // namespace
+
+LimbPlan plan_limbs(const Factors& factors, std::uint64_t bound) {
+  if (bound < std::uint64_t{1} << double_bits) return {1, 0};
   const auto row_sum = static_cast<std::uint64_t>(largest_row_sum(factors));
   for (int bits = 1; bits < double_bits; ++bits) {
     // |low| < 2^bits, and |high| <= |v| / 2^bits + 1
     const bool low = row_sum < std::uint64_t{1} << (double_bits - bits);
     const bool high = (bound >> bits) + 1 + row_sum < std::uint64_t{1} << double_bits;
-    if (low && high) return bits;
+    if (low && high) return {2, bits};
   }
-  return 0;
+  return {0, 0};
 }
+
+namespace {
 
 // out[0, count) = elements [first, first + count) of u times v.
 void multiply(const Operands& operands, std::int64_t first, std::int64_t count, std::int64_t* out) {
@@ -69,9 +76,16 @@ void multiply(const Operands& operands, std::int64_t first, std::int64_t count, 
 }  // namespace
 
 Product exact_product(const Factors& factors, std::int64_t columns, std::uint64_t bound) {
-  const bool fits = bound < std::uint64_t{1} << double_bits;
-  const int limb_bits = fits ? 0 : limb_bits_of(factors, bound);
-  if (!fits && limb_bits == 0) {
+  if (IntegerProduct::fits(factors, bound)) {
+    const auto product = std::make_shared<IntegerProduct>(factors, columns, aten_parallel());
+    return [product](std::int64_t first, std::int64_t count, std::int64_t* out) {
+      product->multiply(first, count, out);
+    };
+  }
+  const LimbPlan plan = plan_limbs(factors, bound);
+  const bool fits = plan.limbs == 1;
+  const int limb_bits = plan.low_bits;
+  if (plan.limbs == 0) {
     return [&factors, columns](std::int64_t first, std::int64_t count, std::int64_t* out) {
       multiply_factors(factors, columns, first, count, out);
     };
@@ -81,9 +95,11 @@ Product exact_product(const Factors& factors, std::int64_t columns, std::uint64_
   operands->limb_bits = limb_bits;
   const auto options = at::TensorOptions().dtype(at::kDouble);
   const auto rank = factors.rank;
-  operands->u = at::empty({static_cast<std::int64_t>(factors.u.entries.size()) / rank, rank}, options);
+  operands->u =
+      at::empty({static_cast<std::int64_t>(factors.u.entries.size()) / rank, rank}, options);
   std::copy(factors.u.entries.begin(), factors.u.entries.end(), operands->u.data_ptr<double>());
-  for (int limb = 0; limb < (fits ? 1 : 2); ++limb) operands->v.push_back(at::empty({rank, columns}, options));
+  for (int limb = 0; limb < (fits ? 1 : 2); ++limb)
+    operands->v.push_back(at::empty({rank, columns}, options));
   const int base = factors.base();
   for (std::int64_t c = 0; c < rank; ++c) {
     const int gain = factors.exponents[static_cast<std::size_t>(c)] - base;
@@ -96,8 +112,7 @@ Product exact_product(const Factors& factors, std::int64_t columns, std::uint64_
       } else {
         const std::int64_t high = scaled >> limb_bits;
         operands->v[1].data_ptr<double>()[at] = static_cast<double>(high);
-        operands->v[0].data_ptr<double>()[at] =
-            static_cast<double>(scaled - (high << limb_bits));
+        operands->v[0].data_ptr<double>()[at] = static_cast<double>(scaled - (high << limb_bits));
       }
     }
   }
