@@ -1,9 +1,12 @@
-"""Measures speed both ways, and memory: our methods next to ZipNN, byte planes + zstd-1 and memcpy.
+"""Measures speed both ways, and memory: our methods next to ZipNN, byte planes and memcpy.
 
     python benchmarks/speed.py benchmarks/data/report/*fp32*.pt --megabytes 16 --threads 1 2
+    python benchmarks/speed.py --block fp32 bf16 --threads 1 2
 
-The tensors of the files are repeated, whole, up to the megabytes asked for. Everything is measured
-in one run, the best of several calls, and compared bit for bit. "extra MB" is how far the memory of
+The tensors of the files are repeated, whole, up to the megabytes asked for. ``--block`` takes the
+matrices of a transformer block of width 1024 instead, gradients of a few steps of training, made
+when they are first asked for. Everything is measured in one run, the best of several calls (one or
+two of what is slow), and compared bit for bit. "extra MB" is how far the memory of
 a fresh process rises above its level before the call while it compresses, output included; a small
 call beforehand has loaded the library and its prior.
 """
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from gradients import DTYPES, capture
 from measure import (
     Row,
     best_of,
@@ -28,20 +32,25 @@ from measure import (
     load,
     measure_ours,
     measure_peer,
+    raw_bytes,
     table,
     write_json,
 )
 from peers import peers
 from torch import Tensor
 
-METHODS = ("raw", "planes", "lmgc")
-PEERS = ("byte planes + zstd-1", "ZipNN")
-REPORT = Path(__file__).parent / "data" / "report"
+METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lmgc")
+PEERS = ("byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
+DATA = Path(__file__).parent / "data"
+REPORT = DATA / "report"
+BLOCK_WIDTH = 1024
+BLOCK_STEP = 3
 
 
 class Workload(NamedTuple):
     """The files whose tensors are repeated up to ``megabytes`` (10^6 bytes)."""
 
+    name: str
     files: tuple[Path, ...]
     megabytes: float
 
@@ -56,6 +65,28 @@ class Workload(NamedTuple):
                 return chosen
             chosen.append(tensor.clone())
         return chosen
+
+
+def block_workload(dtype: str, folder: Path = DATA / "speed") -> Workload:
+    """Returns the matrices of a transformer block's gradient, of 1024 x 1024 elements and more.
+
+    Args:
+        dtype: "fp32" or "bf16".
+        folder: where they are kept.
+    """
+    path = folder / f"block{BLOCK_WIDTH}_{dtype}.pt"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {"width": BLOCK_WIDTH, "depth": 1, "heads": BLOCK_WIDTH // 64}
+        whole = capture("gpt", "text", steps=(BLOCK_STEP,), dtype=dtype, seed=201, options=options)
+        matrices = {
+            name: gradient
+            for name, gradient in whole[BLOCK_STEP].items()
+            if gradient.dim() == 2 and min(gradient.shape) >= BLOCK_WIDTH
+        }
+        torch.save(matrices, path)
+    megabytes = raw_bytes(load(path).values()) / 1e6
+    return Workload(f"block, {dtype}", (path,), megabytes)
 
 
 def measure_memcpy(data: str, tensors: list[Tensor], repeats: int) -> Row:
@@ -73,7 +104,7 @@ def rows_of(
 ) -> list[Row]:
     """Measures every method and peer on a workload with so many threads."""
     torch.set_num_threads(threads)
-    data, tensors = f"{workload.megabytes:g} MB", workload.tensors()
+    data, tensors = workload.name, workload.tensors()
     rows = [measure_ours(data, tensors, method, repeats=repeats) for method in methods]
     dtypes = {tensor.dtype for tensor in tensors}
     for name, peer in peers(threads).items():
@@ -140,6 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help=f".pt or .safetensors; all of {REPORT.name}/*fp32*.pt by default",
     )
+    parser.add_argument(
+        "--block", nargs="+", choices=DTYPES, default=[], help="matrices of a transformer block"
+    )
     parser.add_argument("--methods", nargs="*", default=METHODS, help="ours: %(default)s")
     parser.add_argument("--megabytes", type=float, default=16, help="size (%(default)s)")
     parser.add_argument("--threads", nargs="+", type=int, default=[1], help="thread counts")
@@ -147,12 +181,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-memory", action="store_true", help="leave memory out")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here, too")
     parsed = parser.parse_args(arguments)
-    files = tuple(parsed.files or sorted(REPORT.glob("*fp32*.pt")))
-    if not files:
+    files = tuple(parsed.files or ([] if parsed.block else sorted(REPORT.glob("*fp32*.pt"))))
+    if not files and not parsed.block:
         parser.error(f"{REPORT} is empty: run `python benchmarks/gradients.py --set report` first")
-    workload = Workload(files, parsed.megabytes)
+    workloads = [block_workload(dtype) for dtype in parsed.block]
+    if files:
+        workloads.insert(0, Workload(f"{parsed.megabytes:g} MB", files, parsed.megabytes))
     rows: list[Row] = []
-    for threads in parsed.threads:
+    for workload, threads in itertools.product(workloads, parsed.threads):
         rows += rows_of(
             workload, list(parsed.methods), threads, parsed.repeats, not parsed.no_memory
         )

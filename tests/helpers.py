@@ -23,7 +23,7 @@ DTYPES = [
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
     *([torch.float8_e8m0fnu] if hasattr(torch, "float8_e8m0fnu") else []),
 ]
-METHODS = ["raw", "planes", "auto", "lmgc"]
+METHODS = ["raw", "planes", "scale", "lowrank", "auto", "lmgc"]
 
 
 # ---- bits ----------------------------------------------------------------------------------------

@@ -15,10 +15,15 @@ pytest.importorskip("numpy")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import datasets
+import fixed_model
 import gradients
 import measure
 import networks
 import peers
+import ratio
+import speed
+
+import lmgc_torch
 
 needs_digits = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn's digits"
@@ -75,6 +80,95 @@ def test_table_and_json_hold_every_row(tmp_path: Path) -> None:
     assert "1234" in lines[2]
     measure.write_json(tmp_path / "rows.json", rows)
     assert [row["ratio"] for row in json.loads((tmp_path / "rows.json").read_text())] == [50, 110]
+
+
+def test_the_summary_compares_with_the_best_peer() -> None:
+    sizes = {"ZipNN": 84, "zstd-3": 92, "lowrank": 42, "planes": 83}
+    rows = [measure.Row("a", method, 100, size, 1, 1) for method, size in sizes.items()]
+    head, _, line = ratio.summary([*rows, measure.Row("b", "zstd-3", 10, 9, 1, 1)]).splitlines()[:3]
+    assert head == "| tensors | zstd-3 | ZipNN | `lowrank` | `planes` | below the best peer |"
+    assert line == "| a | 92.00 | 84.00 | 42.00 | 83.00 | 50.0 % |"
+    assert ratio.summary(rows[:1]).count("\n") == 2
+
+
+def test_slow_calls_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "PATIENCE", -1)
+    calls: list[int] = []
+    assert measure.best_of(lambda: calls.append(1) or len(calls), 5)[0] == 1
+
+
+def low_rank_gradient(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(4)
+    factors = [torch.randn(side, 12, generator=generator) for side in (rows, columns)]
+    noise = torch.randn(rows, columns, generator=generator)
+    return (1e-3 * (factors[0] @ factors[1].T + 0.05 * noise)).to(dtype)
+
+
+def ideal_ratio(elements: fixed_model.Elements, digits: float, tensor: torch.Tensor) -> float:
+    rest = fixed_model.kinds_bits(elements) + fixed_model.tail_bits(elements)
+    return 100 * (digits + rest + elements.scale_bits) / (8 * tensor.nbytes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("zeros", [0, 50])
+def test_the_model_of_scale_agrees_with_the_encoder(dtype: torch.dtype, zeros: int) -> None:
+    tensor = low_rank_gradient(128, 256, dtype)
+    tensor.view(-1)[: 100 * zeros] = 0
+    matrix, fmt = fixed_model.live_matrix(tensor), fixed_model.Format.of(tensor)
+    elements = fixed_model.split(matrix, 0 * matrix, fmt)
+    contexts = fixed_model.fit_contexts(elements, predicted=False)
+    two = fixed_model.two_digits_bits(contexts)
+    real = lmgc_torch.info(lmgc_torch.compress(tensor, method="scale")).ratio
+    assert ideal_ratio(elements, two, tensor) == pytest.approx(real, rel=0.02)
+    one = fixed_model.one_digit_bits(contexts, 16)
+    assert 0.99 * two < one < 1.03 * two
+    assert fixed_model.one_digit_bits(contexts, 4) > one
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("shape", [(96, 256), (256, 96), (64, 16, 3, 3)])
+def test_the_model_of_lowrank_agrees_with_the_encoder(dtype: str, shape: tuple[int, ...]) -> None:
+    pytest.importorskip("matplotlib")
+    import low_rank
+
+    side = torch.Size(shape[1:]).numel()
+    tensor = low_rank_gradient(shape[0], side, gradients.DTYPES[dtype]).view(shape)
+    rank, sections, size = low_rank.coded(tensor, "lowrank")
+    assert rank > 0
+    assert sum(sections.values()) == size
+    fmt = fixed_model.Format.of(tensor)
+    found = low_rank.best_view(tensor, fmt, rank)
+    assert low_rank.modelled_bits(found, rank, fmt) / 8 == pytest.approx(
+        size, rel=0.06
+    )  # its noise is the usual one
+    assert low_rank.estimated_bits(found, rank, fmt) / 8 == pytest.approx(size, rel=0.1)
+    assert low_rank.estimated_bits(found, 0, fmt) > low_rank.estimated_bits(found, rank, fmt)
+
+
+def test_plots_of_low_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    import low_rank
+
+    for dtype in ("fp32", "bf16"):
+        tensors = {"w": low_rank_gradient(64, 48, gradients.DTYPES[dtype]), "b": torch.ones(3)}
+        torch.save(tensors, tmp_path / f"net_{dtype}.pt")
+    files = [str(path) for path in sorted(tmp_path.glob("*.pt"))]
+    assert low_rank.main([*files, "--images", str(tmp_path / "images")]) == 0
+    images = {path.name for path in (tmp_path / "images").iterdir()}
+    assert images == {"spectra.png", "size_by_rank.png", "parts.png"}
+    assert capsys.readouterr().out.count("| net_bf16 |") == 3
+
+
+def test_the_block_of_the_speeds_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "BLOCK_WIDTH", 64)
+    workload = speed.block_workload("bf16", tmp_path)
+    assert {tensor.dtype for tensor in workload.tensors()} == {torch.bfloat16}
+    assert workload.megabytes == measure.raw_bytes(workload.tensors()) / 1e6
+    assert all(min(tensor.shape) >= 64 for tensor in workload.tensors())
+    monkeypatch.setattr(speed, "capture", None)
+    assert speed.block_workload("bf16", tmp_path) == workload
 
 
 @needs_digits

@@ -177,7 +177,7 @@ def test_the_script_is_installed():
 # ---- formats -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["auto", "raw", "planes"])
+@pytest.mark.parametrize("method", ["auto", "raw", "planes", "scale", "lowrank"])
 def test_methods(run, pt: Path, tensors: dict[str, torch.Tensor], method: str):
     run("compress", "-m", method, pt)
     run("decompress", "-f", f"{pt}.lmgc")
@@ -424,7 +424,7 @@ def test_a_failing_write_leaves_nothing(run, pt: Path, monkeypatch: pytest.Monke
         file.write(b"half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(cli, "_write_bytes", fail)
+    monkeypatch.setattr(cli.files, "write_frame", fail)
     _, messages = run("compress", pt, code=1)
     assert "No space left" in messages
     assert files(pt.parent) == {"model.pt"}
@@ -491,6 +491,20 @@ def test_info(run, pt: Path, tensors: dict[str, torch.Tensor]):
     ]
     assert about["bytes"] == Path(f"{pt}.lmgc").stat().st_size
     assert json.loads(about["metadata"])["file"] == {"format": "pt"}
+
+
+def test_info_of_lowrank(run, tmp_path: Path):
+    matrix = gradient(90, 4, seed=1) @ gradient(4, 70, seed=2)  # the first row of each is zero
+    torch.save({"w": matrix}, tmp_path / "a.pt")
+    run("compress", "-m", "lowrank", tmp_path / "a.pt")
+    out, _ = run("info", tmp_path / "a.pt.lmgc")
+    assert out.splitlines()[1].split()[:5] == ["w", "float32", "90x70", "lowrank", "3"]
+    out, _ = run("info", "--json", tmp_path / "a.pt.lmgc")
+    (tensor,) = json.loads(out)["tensors"]
+    assert (tensor["method"], tensor["rank"]) == ("lowrank", 3)
+    assert list(tensor["bits_per_element"]) == ["side", "digits", "escapes", "tails"]
+    bits = 8 * tensor["section_bytes"] / 6300
+    assert sum(tensor["bits_per_element"].values()) == pytest.approx(bits)
 
 
 def test_quiet(run, pt: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import helpers
@@ -24,7 +25,14 @@ from hypothesis import strategies as st
 
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
 
-FRAME_METHODS = ["raw", "planes", "lmgc"]
+FRAME_METHODS = ["raw", "planes", "scale", "lowrank", "lmgc"]
+
+
+def low_rank(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """Exactly of rank 1, before it is rounded."""
+    generator = torch.Generator().manual_seed(2)
+    column, row = (torch.randn(size, generator=generator) for size in (rows, columns))
+    return torch.outer(column, row).to(dtype)
 
 
 def small_tensors(method: str) -> list[torch.Tensor]:
@@ -33,6 +41,13 @@ def small_tensors(method: str) -> list[torch.Tensor]:
         return [torch.arange(5, dtype=torch.int16), torch.tensor(1.5)]
     if method == "planes":
         return [gradient(8, 40), gradient(100, dtype=torch.bfloat16, seed=1)]
+    if method == "scale":
+        return [gradient(8, 40), gradient(100, dtype=torch.bfloat16, seed=1)]
+    if method == "lowrank":
+        matrix = low_rank(32, 36, torch.bfloat16)
+        kernels = low_rank(32, 36, torch.float16).view(32, 9, 4).transpose(0, 1)
+        matrix[3] = 0
+        return [matrix, kernels]
     return [gradient(4, 16), gradient(50, dtype=torch.bfloat16, seed=1)]  # few steps of the model
 
 
@@ -185,9 +200,20 @@ HUGE_RECORDS = {
     "section smaller than the tensor": Record((3,), b"\0" * 8),
     "unknown type": Record((1,), b"\0" * 4, dtype=4),
     "type 255": Record((1,), b"\0", dtype=255),
-    "unknown method": Record((1,), b"\0" * 4, method=3),
+    "unknown method": Record((1,), b"\0" * 4, method=5),
     "lmgc without a prior": Record((100,), b"\0" * 40, method=2),
     "empty planes": Record((100,), method=1),
+    "empty scale": Record((100,), method=3),
+    "empty lowrank": Record((100, 100), method=4),
+    "scale of nothing": Record((0, 40), b"\0\0", method=3),
+    "scale of integers": Record((100,), b"\0" * 40, dtype=19, method=3),
+    "lowrank of integers": Record((40, 40), b"\0" * 40, dtype=19, method=4),
+    "lowrank of bytes": Record((40, 40), b"\0" * 40, dtype=32, method=4),
+    "lowrank of a vector": Record((1000,), b"\0\1" + b"\xff" * 400, method=4),
+    "scale and huge": Record((2**50,), b"\0" * 20, method=3),
+    "scale and large": Record((2**33,), b"\0" * 20, method=3),
+    "lowrank and huge": Record((2**25, 2**25), b"\0\1" + b"\xff" * 400, method=4),
+    "lowrank and large": Record((2**16, 2**17), b"\0\1" + b"\xff" * 400, method=4),
     "wrong data checksum": Record((1,), b"\0" * 4, data_checksum=0),
 }
 
@@ -200,6 +226,73 @@ def test_records_that_lie(name: str):
     after_others = frame_by_hand([Record((2,), bytes(8)), HUGE_RECORDS[name]])
     with pytest.raises(CorruptFrameError):
         decompress(after_others)
+
+
+def section_of(frame: bytes, index: int) -> tuple[Record, bytes]:
+    """One of the sections of a frame, and the record that tells of it but for its section."""
+    about = op_info(to_tensor(frame))
+    sizes = [tensor["section_bytes"] for tensor in about["tensors"]]
+    offset = about["header_bytes"] + sum(sizes[:index])
+    tensor = decompress(frame)[index]
+    code = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}[tensor.dtype]
+    method = {"scale": 3, "lowrank": 4}[about["tensors"][index]["method"]]
+    data = helpers.checksum(to_bytes(helpers.bits(tensor)))
+    record = Record(tuple(tensor.shape), dtype=code, method=method, data_checksum=data)
+    return record, frame[offset : offset + sizes[index]]
+
+
+def check_refused(record: Record, section: bytes) -> None:
+    with pytest.raises(CorruptFrameError):
+        decompress(frame_by_hand([replace(record, section=section)]))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("method", ["scale", "lowrank"])
+def test_fixed_sections_of_another_tensor(method: str, index: int, frames: dict[str, bytes]):
+    """A section of methods scale and lowrank under records that lie about its tensor."""
+    record, section = section_of(frames[method], index)
+    right = frame_by_hand([replace(record, section=section)])
+    assert all_identical(decompress(right), small_tensors(method)[index : index + 1])
+    itemsize = (2, 2, 4)[record.dtype]
+    elements = decompress(right)[0].numel()
+    for dtype in (16, 17, 18, 19, 20, 21, 23, 25, 32):  # no floats
+        check_refused(replace(record, dtype=dtype), section)
+    for dtype in {0, 1, 2, 3} - {record.dtype}:
+        check_refused(replace(record, dtype=dtype), section)
+    check_refused(replace(record, method=7 - record.method), section)
+    for sizes in [(), (elements - 1,), (elements + 1,), (0,), (2, elements), (1, elements - 1)]:
+        check_refused(replace(record, sizes=sizes), section)
+    check_refused(record, section + b"\0")
+    for size in range(len(section)):
+        check_refused(record, section[:size])
+    check_refused(record, section + bytes(itemsize * elements))  # larger than raw
+
+
+@pytest.mark.parametrize("rank", [0, 2, 32, 33, 36, 127, 2**14, 2**31, 2**63, 2**64 - 1])
+def test_ranks_that_lie(rank: int, frames: dict[str, bytes]):
+    for index in (0, 1):
+        record, section = section_of(frames["lowrank"], index)
+        assert section[1] == 1  # behind the flags
+        check_refused(record, section[:1] + varint(rank) + section[2:])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**14, 2**31, 2**32, 2**61, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("method", ["scale", "lowrank"])
+def test_sizes_of_side_information_that_lie(method: str, size: int, frames: dict[str, bytes]):
+    for index in (0, 1):
+        record, section = section_of(frames[method], index)
+        place = 1 if method == "scale" else 2
+        behind = place + 1 if section[place] < 0x80 else place + 2
+        check_refused(record, section[:place] + varint(size) + section[behind:])
+
+
+@pytest.mark.parametrize("method", ["scale", "lowrank"])
+def test_flags_that_lie(method: str, frames: dict[str, bytes]):
+    for index in (0, 1):
+        record, section = section_of(frames[method], index)
+        for flags in range(256):
+            if flags != section[0]:
+                check_refused(record, bytes([flags]) + section[1:])
 
 
 @pytest.mark.parametrize("count", [1, 100, 2**32, 2**63, 2**64 - 1])
@@ -378,7 +471,11 @@ def test_unsupported_tensors(name: str):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"method": "zip"}, ValueError, "'zip'; it must be one of 'auto', 'raw', 'planes', 'lmgc'"),
+        (
+            {"method": "zip"},
+            ValueError,
+            "'zip'; it must be one of 'auto', 'raw', .*'lowrank', 'lmgc'",
+        ),
         ({"method": None}, ValueError, "'lmgc'"),
         ({"separator": "tab"}, ValueError, "'semicolon'"),
         ({"byte_order": "middle"}, ValueError, "'little'"),

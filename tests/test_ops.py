@@ -82,7 +82,7 @@ def test_opcheck(
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.int64, torch.uint8, torch.complex64])
-@pytest.mark.parametrize("method", ["auto", "raw", "planes"])
+@pytest.mark.parametrize("method", ["auto", "raw", "planes", "scale", "lowrank"])
 def test_opcheck_compress_of_every_kind(method: str, dtype: torch.dtype):
     for tensors in ([], [torch.ones(3, 5).to(dtype)], [torch.ones(4, 4).to(dtype).t()] * 2):
         torch.library.opcheck(OPS.compress.default, (tensors,), {"method": method})
@@ -152,7 +152,7 @@ def compiled(function, **options):
     return torch.compile(function, backend="aot_eager", **options)
 
 
-@pytest.mark.parametrize("method", ["raw", "planes"])
+@pytest.mark.parametrize("method", ["raw", "planes", "scale", "lowrank"])
 def test_compile_compress_in_one_graph(method: str):
     def function(x: torch.Tensor) -> torch.Tensor:
         return torch.ops.lmgc.compress([x * 2, x + 1], method=method) + 0

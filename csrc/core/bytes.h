@@ -22,7 +22,11 @@ class ByteWriter {
   }
   template <class Integer>
   void fixed(Integer value) {
-    bytes(&value, sizeof value);
+    if constexpr (sizeof value == 1) {
+      out_.push_back(static_cast<std::uint8_t>(value));
+    } else {
+      bytes(&value, sizeof value);
+    }
   }
   void varint(std::uint64_t value) {
     while (value >= 0x80) {

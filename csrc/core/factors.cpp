@@ -168,10 +168,12 @@ std::uint64_t product_bound(const Factors& factors, const Parallel& parallel) {
   const int base = factors.base();
   // The largest that a component's v makes of one unit of u.
   std::vector<std::uint64_t> weights(static_cast<std::size_t>(rank), 1);
-  for (std::size_t i = 0; i < factors.v.entries.size(); ++i) {
-    std::uint64_t& weight = weights[i % static_cast<std::size_t>(rank)];
-    weight =
-        std::max(weight, static_cast<std::uint64_t>(std::abs(std::int64_t{factors.v.entries[i]})));
+  const std::int32_t* const v_end = factors.v.entries.data() + factors.v.entries.size();
+  for (const std::int32_t* line = factors.v.entries.data(); line != v_end; line += rank) {
+    for (std::int64_t c = 0; c < rank; ++c) {
+      std::uint64_t& weight = weights[static_cast<std::size_t>(c)];
+      weight = std::max(weight, static_cast<std::uint64_t>(std::abs(std::int64_t{line[c]})));
+    }
   }
   for (std::size_t c = 0; c < weights.size(); ++c) {
     const int shift = factors.exponents[c] - base;
@@ -194,7 +196,7 @@ std::uint64_t product_bound(const Factors& factors, const Parallel& parallel) {
         const std::uint64_t weight = weights[static_cast<std::size_t>(c)];
         const auto magnitude = static_cast<std::uint64_t>(std::abs(std::int64_t{u[c]}));
         if (magnitude == 0) continue;
-        sum = weight >= none / magnitude ? none : std::min(none, sum + weight * magnitude);
+        sum = weight > (none - 1) / magnitude ? none : std::min(none, sum + weight * magnitude);
         if (sum >= none) break;
       }
       std::uint64_t& own = largest[static_cast<std::size_t>(task)];
@@ -217,8 +219,8 @@ void multiply_factors(const Factors& factors, std::int64_t columns, std::int64_t
     if (index / columns != row) {
       row = index / columns;
       for (std::size_t c = 0; c < rank; ++c) {
-        const std::int64_t u = factors.u.entries[static_cast<std::size_t>(row) * rank + c];
-        line[c] = u == 0 ? 0 : u * (std::int64_t{1} << (factors.exponents[c] - base));
+        line[c] = with_gain(factors.u.entries[static_cast<std::size_t>(row) * rank + c],
+                            factors.exponents[c] - base);
       }
     }
     const std::int32_t* const v =

@@ -49,6 +49,14 @@ Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int6
 // 2^most_product_bits when there is none below.
 std::uint64_t product_bound(const Factors& factors, const Parallel& parallel);
 
+// entry * 2^gain. Where a product_bound() holds it fits, unless the other factor's entries of this
+// component are all zero: any number will do then.
+constexpr std::int64_t with_gain(std::int32_t entry, int gain) {
+  return gain < 64
+             ? static_cast<std::int64_t>(static_cast<std::uint64_t>(std::int64_t{entry}) << gain)
+             : 0;
+}
+
 // Elements [first, first + count) of the product, row after row, in units of 2^base. The bound is
 // below 2^most_product_bits.
 void multiply_factors(const Factors& factors, std::int64_t columns, std::int64_t first,

@@ -7,46 +7,88 @@ namespace lmgc {
 namespace {
 
 constexpr int rounds = 2;
-constexpr std::int64_t stripe = 64;         // columns in a task
+constexpr std::int64_t stripe = 64;              // columns in a task
 constexpr std::int64_t task_elements = 1 << 15;  // rows in a task are as many as make this
 constexpr std::int64_t surely_many_rows = 64;    // columns' scales then cost little
 constexpr std::int64_t bits_of_a_scale = 3;      // as side information, about
 
+// ---- sums in memory -----------------------------------------------------------------------------
+
+// level_term() of every difference of levels, clamped as energy() does.
 std::array<std::uint32_t, 129> make_energies() {
   std::array<std::uint32_t, 129> table{};
-  for (std::size_t i = 0; i < table.size(); ++i) {
-    const std::uint64_t value = energy(static_cast<std::int32_t>(i) - 64);
-    table[i] = static_cast<std::uint32_t>(std::min<std::uint64_t>(value, UINT32_MAX));
-  }
+  for (std::size_t i = 0; i < table.size(); ++i)
+    table[i] =
+        static_cast<std::uint32_t>(level_term(static_cast<std::int32_t>(i) - 64, 0, 0, true));
   return table;
 }
 const std::array<std::uint32_t, 129> energies = make_energies();
 
-std::uint32_t energy_of(std::int32_t level) {
-  return energies[static_cast<std::size_t>(std::clamp(level, -64, 64) + 64)];
+std::int64_t term(std::int32_t level, std::int32_t other, std::int32_t own, bool refine) {
+  if (!refine) return level_term(level, other, own, false);
+  return energies[static_cast<std::size_t>(std::clamp(level - other - own, -64, 64) + 64)];
 }
+
+void sum_rows(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSum>& sums,
+              const Parallel& parallel) {
+  const std::int64_t in_task = std::max<std::int64_t>(1, task_elements / m.columns);
+  parallel((m.rows + in_task - 1) / in_task, [&](std::int64_t task) {
+    const std::int64_t last = std::min((task + 1) * in_task, m.rows);
+    for (std::int64_t row = task * in_task; row < last; ++row) {
+      const std::int16_t* const levels = m.levels + row * m.columns;
+      const std::int64_t count = std::min(m.columns, m.elements - row * m.columns);
+      LineSum own;
+      for (std::int64_t c = 0; c < count; ++c) {
+        if (levels[c] == no_level) continue;
+        own.sum += term(levels[c], pass.columns == nullptr ? 0 : pass.columns[c], pass.rows[row],
+                        pass.refine);
+        ++own.counted;
+      }
+      sums[static_cast<std::size_t>(row)] = own;
+    }
+  });
+}
+
+void sum_columns(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSum>& sums,
+                 const Parallel& parallel) {
+  parallel((m.columns + stripe - 1) / stripe, [&](std::int64_t task) {
+    const std::int64_t first = task * stripe;
+    const std::int64_t count = std::min(stripe, m.columns - first);
+    LineSum own[stripe];
+    for (std::int64_t row = 0; row < m.rows; ++row) {
+      const std::int16_t* const levels = m.levels + row * m.columns + first;
+      for (std::int64_t c = 0; c < count; ++c) {
+        if (levels[c] == no_level) continue;
+        own[c].sum += term(levels[c], pass.rows[row], pass.columns[first + c], pass.refine);
+        ++own[c].counted;
+      }
+    }
+    std::copy(own, own + count, sums.begin() + first);
+  });
+}
+
+// ---- estimates ----------------------------------------------------------------------------------
 
 class Estimate {
  public:
-  Estimate(const ResidualMatrix& matrix, bool with_columns, const Parallel& parallel)
-      : m_(matrix),
-        parallel_(parallel),
-        rows_(static_cast<std::size_t>(matrix.rows), 0),
-        columns_(static_cast<std::size_t>(with_columns ? matrix.columns : 0), 0) {
-    row_pass(false);
-    if (with_columns) column_pass(false);
-    for (int round = 0; round < rounds; ++round) {
-      row_pass(true);
-      if (with_columns) column_pass(true);
+  Estimate(const ResidualShape& shape, bool with_columns)
+      : m_(shape),
+        rows_(static_cast<std::size_t>(shape.rows), 0),
+        columns_(static_cast<std::size_t>(with_columns ? shape.columns : 0), 0) {}
+
+  bool run(const SumLines& sum_lines) {
+    for (int round = 0; round <= rounds; ++round) {
+      if (!settle(true, round > 0, sum_lines, rows_)) return false;
+      if (!columns_.empty() && !settle(false, round > 0, sum_lines, columns_)) return false;
     }
+    return true;
   }
 
   // The bits that the scales cost every element, in eighths, and their own.
   std::int64_t cost() const {
     std::int64_t sum = 0;
     for (std::int64_t row = 0; row < m_.rows; ++row)
-      sum += rows_[static_cast<std::size_t>(row)] *
-             (std::min((row + 1) * m_.columns, m_.elements) - row * m_.columns);
+      sum += rows_[static_cast<std::size_t>(row)] * elements_of_row(row);
     for (const std::int32_t column : columns_) sum += column * m_.rows;
     return sum + 8 * bits_of_a_scale * static_cast<std::int64_t>(columns_.size());
   }
@@ -60,78 +102,73 @@ class Estimate {
   }
 
  private:
-  void row_pass(bool refine) {
-    const std::int64_t in_task = std::max<std::int64_t>(1, task_elements / m_.columns);
-    parallel_((m_.rows + in_task - 1) / in_task, [&](std::int64_t task) {
-      const std::int64_t last = std::min((task + 1) * in_task, m_.rows);
-      for (std::int64_t row = task * in_task; row < last; ++row) {
-        const std::int16_t* const levels = m_.levels + row * m_.columns;
-        const std::int64_t count = std::min(m_.columns, m_.elements - row * m_.columns);
-        std::int32_t& own = rows_[static_cast<std::size_t>(row)];
-        std::int64_t sum = 0, counted = 0;
-        for (std::int64_t c = 0; c < count; ++c) {
-          if (levels[c] == no_level) continue;
-          const std::int32_t level =
-              levels[c] - (columns_.empty() ? 0 : columns_[static_cast<std::size_t>(c)]);
-          sum += refine ? std::int64_t{energy_of(level - own)} : level;
-          ++counted;
-        }
-        own = settle(refine, own, sum, refine ? count : counted);
-      }
-    });
+  std::int64_t elements_of_row(std::int64_t row) const {
+    return std::min((row + 1) * m_.columns, m_.elements) - row * m_.columns;
   }
 
-  void column_pass(bool refine) {
-    parallel_((m_.columns + stripe - 1) / stripe, [&](std::int64_t task) {
-      const std::int64_t first = task * stripe;
-      const std::int64_t count = std::min(stripe, m_.columns - first);
-      std::int64_t sums[stripe] = {}, counted[stripe] = {};
-      for (std::int64_t row = 0; row < m_.rows; ++row) {
-        const std::int16_t* const levels = m_.levels + row * m_.columns + first;
-        const std::int32_t scale = rows_[static_cast<std::size_t>(row)];
-        for (std::int64_t c = 0; c < count; ++c) {
-          if (levels[c] == no_level) continue;
-          const std::int32_t level = levels[c] - scale;
-          sums[c] += refine ? std::int64_t{energy_of(
-                                  level - columns_[static_cast<std::size_t>(first + c)])}
-                            : level;
-          ++counted[c];
-        }
-      }
-      for (std::int64_t c = 0; c < count; ++c) {
-        std::int32_t& own = columns_[static_cast<std::size_t>(first + c)];
-        own = settle(refine, own, sums[c], refine ? m_.rows : counted[c]);
-      }
-    });
-  }
-
-  // Levels stay within what 16 bits of quarter octaves hold, by far.
-  std::int32_t settle(bool refine, std::int32_t current, std::int64_t sum,
-                      std::int64_t count) const {
+  // Moves the levels of the rows or of the columns to where a pass says.
+  bool settle(bool by_row, bool refine, const SumLines& sum_lines,
+              std::vector<std::int32_t>& lines) {
+    // Levels stay within what 16 bits of quarter octaves hold, by far.
     constexpr std::int32_t most = 1 << 14;
-    if (!refine && count == 0) return columns_.empty() ? m_.floor : 0;
-    const std::int64_t level = refine ? refined_level(current, static_cast<std::uint64_t>(sum),
-                                                      static_cast<std::uint64_t>(count))
-                                      : rounded_quotient(sum, count);
-    return static_cast<std::int32_t>(std::clamp<std::int64_t>(level, -most, most));
+    std::vector<LineSum> sums(lines.size());
+    const LevelPass pass{by_row, refine, rows_.data(),
+                         columns_.empty() ? nullptr : columns_.data()};
+    if (!sum_lines(pass, sums)) return false;
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      const LineSum& own = sums[i];
+      if (!refine && own.counted == 0) {
+        lines[i] = columns_.empty() ? m_.floor : 0;
+        continue;
+      }
+      const std::int64_t length = by_row ? elements_of_row(static_cast<std::int64_t>(i)) : m_.rows;
+      const std::int64_t level = refine
+                                     ? refined_level(lines[i], static_cast<std::uint64_t>(own.sum),
+                                                     static_cast<std::uint64_t>(length))
+                                     : rounded_quotient(own.sum, own.counted);
+      lines[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(level, -most, most));
+    }
+    return true;
   }
 
-  const ResidualMatrix& m_;
-  const Parallel& parallel_;
+  const ResidualShape& m_;
   std::vector<std::int32_t> rows_, columns_;
 };
 
 }  // namespace
 
+bool residual_scales(const ResidualShape& shape, bool may_have_columns, const SumLines& sum_lines,
+                     bool& has_columns, Scales& scales) {
+  Estimate best(shape, may_have_columns);
+  has_columns = may_have_columns;
+  if (!best.run(sum_lines)) return false;
+  if (may_have_columns && shape.rows < surely_many_rows) {
+    Estimate rows_only(shape, false);
+    if (!rows_only.run(sum_lines)) return false;
+    has_columns = best.cost() < rows_only.cost();
+    scales = has_columns ? best.scales() : rows_only.scales();
+    return true;
+  }
+  scales = best.scales();
+  return true;
+}
+
 Scales residual_scales(const ResidualMatrix& matrix, bool may_have_columns, bool& has_columns,
                        const Parallel& parallel) {
-  has_columns = may_have_columns;
-  if (!may_have_columns) return Estimate(matrix, false, parallel).scales();
-  const Estimate both(matrix, true, parallel);
-  if (matrix.rows >= surely_many_rows) return both.scales();
-  const Estimate rows_only(matrix, false, parallel);
-  has_columns = both.cost() < rows_only.cost();
-  return has_columns ? both.scales() : rows_only.scales();
+  const ResidualShape shape{matrix.elements, matrix.rows, matrix.columns, matrix.floor};
+  Scales scales;
+  residual_scales(
+      shape, may_have_columns,
+      [&](const LevelPass& pass, std::vector<LineSum>& sums) {
+        if (pass.by_row) {
+          sum_rows(matrix, pass, sums, parallel);
+        } else {
+          sum_columns(matrix, pass, sums, parallel);
+        }
+        return true;
+      },
+      has_columns, scales);
+  return scales;
 }
 
 }  // namespace lmgc

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "core/fixed.h"
@@ -76,13 +77,54 @@ LMGC_HD inline std::int32_t refined_level(std::int32_t current, std::uint64_t su
   return current + ((4 * log + (1 << (log2_fraction_bits - 1))) >> log2_fraction_bits);
 }
 
-struct ResidualMatrix {
-  const std::int16_t* levels;  // row after row
+// ---- sums over lines ----------------------------------------------------------------------------
+
+// One pass over all levels: for every row, or for every column, what its levels sum up to. First
+// the levels less those of the other direction's lines, later (`refine`) the energies of what is
+// left of them when both directions' are taken off.
+struct LevelPass {
+  bool by_row;
+  bool refine;
+  const std::int32_t* rows;     // the lines' levels as yet
+  const std::int32_t* columns;  // null: zeros
+};
+
+// What an element that has a level adds to the sum of its line, whose level is `own`.
+LMGC_HD inline std::int64_t level_term(std::int32_t level, std::int32_t other, std::int32_t own,
+                                       bool refine) {
+  const std::int32_t rest = level - other;
+  if (!refine) return rest;
+  const std::uint64_t value = energy(rest - own);
+  return static_cast<std::int64_t>(value > UINT32_MAX ? UINT32_MAX : value);
+}
+
+// Of one line: the sum of its terms, and how many elements have a level.
+struct LineSum {
+  std::int64_t sum = 0, counted = 0;
+};
+
+// Writes the sums of all rows or all columns. False when it cannot, which ends the estimate.
+using SumLines = std::function<bool(const LevelPass& pass, std::vector<LineSum>& sums)>;
+
+// ---- scales -------------------------------------------------------------------------------------
+
+struct ResidualShape {
   std::int64_t elements, rows, columns;
   std::int32_t floor;  // the least level that a scale can have
 };
 
 // Row scales, and column scales where `may_have_columns` and they pay. `has_columns` says which.
+// False when `sum_lines` failed; what it works on, and where, is its own affair.
+bool residual_scales(const ResidualShape& shape, bool may_have_columns, const SumLines& sum_lines,
+                     bool& has_columns, Scales& scales);
+
+struct ResidualMatrix {
+  const std::int16_t* levels;  // row after row
+  std::int64_t elements, rows, columns;
+  std::int32_t floor;
+};
+
+// The same of levels in memory.
 Scales residual_scales(const ResidualMatrix& matrix, bool may_have_columns, bool& has_columns,
                        const Parallel& parallel);
 

@@ -13,4 +13,9 @@ namespace lmgc::cuda {
 template <class Body>
 int launch(std::int64_t count, const Body& body, void* stream);
 
+// The same with a warp for each i: body(warp, i), a template over the warp as core/warp.h has it;
+// LMGC_INSTANTIATE_LAUNCH_WARPS(Body) gives the code.
+template <class Body>
+int launch_warps(std::int64_t count, const Body& body, void* stream);
+
 }  // namespace lmgc::cuda

@@ -179,7 +179,11 @@ LastBits last_bits_of(const at::Tensor& values, const Grid& grid) {
   LastBits sample{pick(values.size(0), most_rows), pick(values.size(1), most_columns), {}};
   const at::Tensor picked =
       values.index_select(0, sample.rows).index_select(1, sample.columns).to(at::kDouble);
-  sample.exponents = picked.abs().log2().floor().clamp_min_(grid.least) - grid.mantissa;
+  // Zeros have no bits worth a count.
+  constexpr double none = 1e4;
+  sample.exponents =
+      at::where(picked.eq(0), none, picked.abs().log2().floor().clamp_min_(grid.least)) -
+      grid.mantissa;
   return sample;
 }
 
@@ -200,7 +204,10 @@ Precisions precisions_of(const LastBits& sample, const Weights& weights) {
 }
 
 // Bits of a Gaussian of standard deviation 2^t rounded to integers, closely.
-double gaussian_bits(double t) { return 0.5 * std::log2(1 + entropy_factor * std::exp2(2 * t)); }
+double gaussian_bits(double t) {
+  const double log = 2 * t + std::log2(entropy_factor);
+  return log > 60 ? 0.5 * log : 0.5 * std::log2(1 + std::exp2(log));
+}
 
 double element_bits(const Precisions& precisions, double variance) {
   double bits = 0;
@@ -409,8 +416,7 @@ class Fit {
   bool exact() const { return matrix_.size(0) <= most_exact_side; }
   // Components that the first look takes away: about as many as a section will.
   std::int64_t first_count() const {
-    return std::min(matrix_.size(0),
-                    std::min(matrix_.size(0) / 4, most_components) + oversampling);
+    return std::min(matrix_.size(0), std::min(matrix_.size(0) / 4, most_components) + oversampling);
   }
   // The right singular vectors that the first look found, in the new weights, and a few more.
   at::Tensor better_start(const Sketch& first, const Weights& change) const {

@@ -40,8 +40,7 @@ PanelProduct::PanelProduct(const Factors& factors, std::int64_t columns, std::ui
     const int gain = factors.exponents[static_cast<std::size_t>(c)] - factors.base();
     gains.data_ptr<std::int64_t>()[c] = std::int64_t{1} << std::min(gain, most_product_bits);
   }
-  const at::Tensor scaled =
-      (v * u.ne(0).any(0).unsqueeze(1) * gains.to(device)).contiguous();
+  const at::Tensor scaled = (v * u.ne(0).any(0).unsqueeze(1) * gains.to(device)).contiguous();
 
   const LimbPlan plan = plan_limbs(factors, bound);
   if (plan.limbs == 0) {
@@ -71,8 +70,8 @@ at::Tensor PanelProduct::panel(std::int64_t first, std::int64_t count) const {
   at::Tensor sum;
   for (std::size_t limb = v_.size(); limb-- > 0;) {
     const at::Tensor v = v_[limb].narrow(1, from, width);
-    const at::Tensor own = u.scalar_type() == at::kLong ? multiply_integers(u, v)
-                                                        : at::mm(u, v).to(at::kLong);
+    const at::Tensor own =
+        u.scalar_type() == at::kLong ? multiply_integers(u, v) : at::mm(u, v).to(at::kLong);
     sum = sum.defined() ? sum.mul_(std::int64_t{1} << limb_bits_).add_(own) : own;
   }
   return sum.view({-1}).narrow(0, one_row ? 0 : first - row * columns, count);

@@ -22,7 +22,7 @@ class PanelProduct {
   at::Tensor panel(std::int64_t first, std::int64_t count) const;
 
  private:
-  at::Tensor u_;               // (rows, rank): doubles, or 64-bit integers where they do not suffice
+  at::Tensor u_;  // (rows, rank): doubles, or 64-bit integers where they do not suffice
   std::vector<at::Tensor> v_;  // (rank, columns) with its gains: limbs, the lowest first
   int limb_bits_ = 0;
 };

@@ -104,8 +104,8 @@ Product exact_product(const Factors& factors, std::int64_t columns, std::uint64_
   for (std::int64_t c = 0; c < rank; ++c) {
     const int gain = factors.exponents[static_cast<std::size_t>(c)] - base;
     for (std::int64_t j = 0; j < columns; ++j) {
-      const std::int64_t v = factors.v.entries[static_cast<std::size_t>(j * rank + c)];
-      const std::int64_t scaled = v == 0 ? 0 : v * (std::int64_t{1} << gain);
+      const std::int64_t scaled =
+          with_gain(factors.v.entries[static_cast<std::size_t>(j * rank + c)], gain);
       const std::int64_t at = c * columns + j;
       if (fits) {
         operands->v[0].data_ptr<double>()[at] = static_cast<double>(scaled);

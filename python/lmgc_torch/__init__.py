@@ -9,8 +9,9 @@ The same operators are there as ``torch.ops.lmgc`` once this is imported.
 import contextlib
 
 from lmgc_torch import _library
-from lmgc_torch.api import FrameInfo, TensorInfo, compress, decompress, info
+from lmgc_torch.api import compress, decompress, info
 from lmgc_torch.errors import CorruptFrameError, LmgcError, PriorMismatchError
+from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
 

@@ -15,7 +15,6 @@ Other keys belong to those who write them: "file" is the command line's.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import torch
@@ -23,6 +22,7 @@ import torch
 from lmgc_torch import _library
 from lmgc_torch import prior as _prior
 from lmgc_torch.errors import CorruptFrameError, translated
+from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import ByteOrder, Separator
 
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["compress", "decompress", "info"]
-__all__ += ["FrameInfo", "TensorInfo"]
 __all__ += ["Method", "Tensors", "Data", "PriorLike"]
 
-Method: TypeAlias = Literal["auto", "raw", "planes", "lmgc"]
+Method: TypeAlias = Literal["auto", "raw", "planes", "scale", "lowrank", "lmgc"]
 Tensors: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Data: TypeAlias = "torch.Tensor | Buffer"
 PriorLike: TypeAlias = Prior | str | os.PathLike[str]
@@ -62,9 +61,12 @@ def compress(
             to 64 bits), integer, bool or complex type and any shape, all on one CPU or CUDA device.
             They are only read.
         method: How each tensor is coded. "raw": as it is; "planes": bytes of equal significance
-            together, fast; "lmgc": digits predicted by a language model (LM-GC, Wang and Fritz,
-            NeurIPS 2024), smaller, slow; "auto": the smallest of those that need no prior. A tensor
-            that a method would make larger is stored raw.
+            together, fast; "scale": floats relative to the scales of their row and column;
+            "lowrank": the same after an exact low-rank prediction of matrices, much smaller for
+            gradients, and "scale" where no prediction pays; "lmgc": digits predicted by a language
+            model (LM-GC, Wang and Fritz, NeurIPS 2024), slow; "auto": the smallest of all that need
+            no prior, by their exact sizes. A tensor that a method would make larger is stored raw;
+            "scale" and "lowrank" treat types other than floats as "planes" does.
         prior: The language model of "lmgc", on the device of the tensors: a `Prior`, a file, or the
             name of a bundled one; None is the bundled "default". Other methods ignore it.
         separator: For "lmgc": what stands between groups of digits, as for `serialize`.
@@ -165,7 +167,7 @@ def decompress(
     return tensors[0]
 
 
-def info(data: Data) -> "FrameInfo":
+def info(data: Data) -> FrameInfo:
     """Reads what a frame holds, without decoding it.
 
     Only the header is looked at, and its checksum: decompressing tells whether the rest is whole.
@@ -194,6 +196,7 @@ def info(data: Data) -> "FrameInfo":
                 dtype=getattr(torch, tensor["dtype"]),
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
+                rank=tensor.get("rank", 0),
                 raw_bytes=tensor["raw_bytes"],
                 section_bytes=tensor["section_bytes"],
                 sections=dict(tensor["sections"]),
@@ -205,126 +208,6 @@ def info(data: Data) -> "FrameInfo":
         prior=header["prior"],
         metadata=header["metadata"],
     )
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor of a frame.
-
-    Attributes:
-        name: Its name in a dict, else None.
-        dtype: Its element type.
-        shape: Its sizes.
-        method: How it is coded: "raw", "planes" or "lmgc".
-        raw_bytes: Its size before.
-        section_bytes: Its size in the frame, without its part of the header.
-        sections: `section_bytes` by what they are spent on.
-    """
-
-    name: str | None
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    method: str
-    raw_bytes: int
-    section_bytes: int
-    sections: dict[str, int]
-
-    @property
-    def ratio(self) -> float:
-        """`section_bytes` in % of `raw_bytes`; 100 for an empty tensor."""
-        return _percent(self.section_bytes, self.raw_bytes)
-
-
-@dataclass(frozen=True)
-class FrameInfo:
-    """What a frame holds; ``print`` shows it as a table.
-
-    Attributes:
-        version: The version of the frame format.
-        kind: What `decompress` returns: "tensor", "list" or "dict".
-        tensors: The tensors, in order.
-        bytes: The size of the frame.
-        header_bytes: The part of it that is the header.
-        prior: What the frame says of the prior it needs, by field; None if it needs none.
-        metadata: The text that the frame carries along.
-    """
-
-    version: int
-    kind: Literal["tensor", "list", "dict"]
-    tensors: tuple[TensorInfo, ...]
-    bytes: int
-    header_bytes: int
-    prior: dict[str, Any] | None
-    metadata: str
-
-    @property
-    def method(self) -> str:
-        """How the tensors are coded: the method of all, or "mixed", or "none" without tensors."""
-        methods = {tensor.method for tensor in self.tensors}
-        if len(methods) > 1:
-            return "mixed"
-        return methods.pop() if methods else "none"
-
-    @property
-    def raw_bytes(self) -> int:
-        """The size of all tensors before."""
-        return sum(tensor.raw_bytes for tensor in self.tensors)
-
-    @property
-    def sections(self) -> dict[str, int]:
-        """The frame's bytes by what they are spent on, over all tensors; they add up to `bytes`."""
-        total = {"header": self.header_bytes}
-        for tensor in self.tensors:
-            for name, size in tensor.sections.items():
-                total[name] = total.get(name, 0) + size
-        return total
-
-    @property
-    def ratio(self) -> float:
-        """`bytes` in % of `raw_bytes`; 100 where there is nothing to compress."""
-        return _percent(self.bytes, self.raw_bytes)
-
-    def __str__(self) -> str:
-        rows = [("tensor", "type", "shape", "method", "bytes", "in frame", "%")]
-        for index, tensor in enumerate(self.tensors):
-            rows.append(
-                (
-                    str(index) if tensor.name is None else _printable(tensor.name),
-                    str(tensor.dtype).removeprefix("torch."),
-                    "x".join(map(str, tensor.shape)) or "scalar",
-                    tensor.method,
-                    f"{tensor.raw_bytes:,}",
-                    f"{tensor.section_bytes:,}",
-                    f"{tensor.ratio:.1f}",
-                )
-            )
-        rows.append(("header", "", "", "", "", f"{self.header_bytes:,}", ""))
-        rows.append(
-            (
-                "all",
-                "",
-                "",
-                self.method,
-                f"{self.raw_bytes:,}",
-                f"{self.bytes:,}",
-                f"{self.ratio:.1f}",
-            )
-        )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if index < 4 else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        spent = ", ".join(f"{name} {size:,}" for name, size in self.sections.items())
-        lines.append(f"frame format {self.version}; bytes: {spent}")
-        if self.prior is not None:
-            lines.append(
-                "prior: " + ", ".join(f"{key} {value}" for key, value in self.prior.items())
-            )
-        return "\n".join(lines)
 
 
 _A_LIST = {"list": True}
@@ -456,11 +339,3 @@ def _kind(structure: Mapping[str, Any]) -> Literal["tensor", "list", "dict"]:
     if structure.get("names") is not None:
         return "dict"
     return "list" if structure.get("list") else "tensor"
-
-
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 100.0
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)

@@ -12,33 +12,35 @@ which of the two it came from: {"format": "pt"} or {"format": "safetensors", "me
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
-import io
 import json
 import os
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from lmgc_torch import __version__, api
+from lmgc_torch import __version__, api, files
 from lmgc_torch.errors import LmgcError
+from lmgc_torch.files import (
+    PT_SUFFIXES,
+    SAFETENSORS_SUFFIX,
+    STANDARD,
+    SUFFIX,
+    DataError,
+    Tensors,
+    UsageError,
+)
+from lmgc_torch.frame_info import FrameInfo
 
 EXIT_OK = 0
 EXIT_DATA = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-
-SUFFIX = ".lmgc"
-PT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-SAFETENSORS_SUFFIX = ".safetensors"
-STANDARD = "-"
 
 _EPILOG = """\
 FILE - is standard input, OUT - is standard output. Existing files are kept unless -f is given, and
@@ -48,44 +50,6 @@ exit codes: 0 all went well; 1 the data: a damaged file, one that holds no tenso
 2 the command: wrong options, a missing input, an output that exists; 130 interrupted"""
 
 Result = TypeVar("Result")
-Tensors = torch.Tensor | list[torch.Tensor] | dict[str, torch.Tensor]
-
-
-class DataError(Exception):
-    """What a file holds does not do."""
-
-
-class UsageError(Exception):
-    """The command does not do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What a file of tensors was beside its tensors.
-
-    Attributes:
-        format: "pt" or "safetensors".
-        metadata: The texts that safetensors keeps with the tensors, by key.
-    """
-
-    format: str = "pt"
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what the frame's metadata hold under "file"."""
-        return {"format": self.format, **({"metadata": self.metadata} if self.metadata else {})}
-
-    @classmethod
-    def of_frame(cls, info: api.FrameInfo) -> "Origin":
-        """Reads it from a frame; frames of other makers are taken for .pt files."""
-        try:
-            keys = json.loads(info.metadata)["file"]
-            origin = cls(keys["format"], dict(keys.get("metadata", {})))
-        except (ValueError, RecursionError, TypeError, KeyError):
-            return cls()
-        known = origin.format in ("pt", "safetensors")
-        texts = all(isinstance(text, str) for pair in origin.metadata.items() for text in pair)
-        return origin if known and texts else cls()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,10 +161,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compress(options: argparse.Namespace) -> int:
     source = _input(options)
-    output = _output(options, STANDARD if source is None else f"{source}{SUFFIX}", binary=True)
-    name = _name(source)
+    output = _output(options, source, STANDARD if source is None else f"{source}{SUFFIX}")
+    name = files.name_of(source)
     with _busy(options, f"reading {name}"):
-        tensors, origin = _load(source)
+        tensors, origin = files.load(source)
         tensors = _on_device(tensors, options.device)
     with _busy(options, f"compressing {name}"), _named_errors(name):
         frame = _interruptible(
@@ -217,36 +181,36 @@ def _compress(options: argparse.Namespace) -> int:
             _verify(
                 tensors, _interruptible(lambda: api.decompress(moved, prior=options.prior)), name
             )
-    _write(output, lambda file: _write_bytes(file, frame))
+    files.write_whole(output, lambda file: files.write_frame(file, frame))
     if options.rm and source is not None:
         source.unlink()
     if not options.quiet:
-        print(f"{_name(output)}: {_size_line(api.info(frame))}", file=sys.stderr)
+        print(f"{files.name_of(output)}: {_size_line(api.info(frame))}", file=sys.stderr)
     return EXIT_OK
 
 
 def _decompress(options: argparse.Namespace) -> int:
     source = _input(options)
-    name = _name(source)
+    name = files.name_of(source)
     default = STANDARD
     if source is not None and options.output is None:
         if source.suffix != SUFFIX:
             raise UsageError(f"{name} does not end with {SUFFIX}: name the output with -o")
         default = str(source.with_suffix(""))
     with _named_errors(name):
-        frame = _read_frame(source)
+        frame = files.read_frame(source)
         info = api.info(frame)
-    origin = Origin.of_frame(info)
+    origin = files.Origin.of_frame(info)
     if default != STANDARD and not default.endswith((*PT_SUFFIXES, SAFETENSORS_SUFFIX)):
         default += "." + origin.format
-    output = _output(options, default, binary=True)
+    output = _output(options, source, default)
     format_ = origin.format
     if output is not None and output.suffix == SAFETENSORS_SUFFIX:
         format_ = "safetensors"
     elif output is not None and output.suffix in PT_SUFFIXES:
         format_ = "pt"
     if format_ == "safetensors":
-        _safetensors()
+        files.safetensors_package()
         if info.kind != "dict":
             raise UsageError(
                 f"{name} holds a {info.kind}, and a .safetensors file a dict: write to a .pt file"
@@ -254,13 +218,15 @@ def _decompress(options: argparse.Namespace) -> int:
     with _busy(options, f"decompressing {name}"), _named_errors(name):
         tensors = _decode(frame, options)
     if format_ == "safetensors":
-        _write(output, lambda file: _save_safetensors(file, tensors, origin.metadata, name))
+        files.write_whole(
+            output, lambda file: files.save_safetensors(file, tensors, origin.metadata, name)
+        )
     else:
-        _write(output, lambda file: _save_pt(file, tensors))
+        files.write_whole(output, lambda file: files.save_pt(file, tensors))
     if options.rm and source is not None:
         source.unlink()
     if not options.quiet:
-        print(f"{_name(output)}: {info.raw_bytes:,} bytes of tensors", file=sys.stderr)
+        print(f"{files.name_of(output)}: {info.raw_bytes:,} bytes of tensors", file=sys.stderr)
     return EXIT_OK
 
 
@@ -270,9 +236,9 @@ def _test(options: argparse.Namespace) -> int:
         options.file = file
         try:
             source = _input(options)
-            name = _name(source)
+            name = files.name_of(source)
             with _busy(options, f"testing {name}"), _named_errors(name):
-                frame = _read_frame(source)
+                frame = files.read_frame(source)
                 info = api.info(frame)
                 _decode(frame, options)
         except DataError as error:
@@ -287,18 +253,19 @@ def _test(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     source = _input(options)
-    with _named_errors(_name(source)):
-        info = api.info(_read_frame(source))
+    with _named_errors(files.name_of(source)):
+        info = api.info(files.read_frame(source))
     print(json.dumps(_as_json(info), indent=2) if options.json else info)
     return EXIT_OK
 
 
-def _as_json(info: api.FrameInfo) -> dict[str, Any]:
+def _as_json(info: FrameInfo) -> dict[str, Any]:
     tensors = [
         {
             **dataclasses.asdict(tensor),
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "ratio": tensor.ratio,
+            "bits_per_element": tensor.bits_per_element,
         }
         for tensor in info.tensors
     ]
@@ -312,7 +279,7 @@ def _as_json(info: api.FrameInfo) -> dict[str, Any]:
     }
 
 
-def _size_line(info: api.FrameInfo) -> str:
+def _size_line(info: FrameInfo) -> str:
     return f"{info.ratio:.2f} % ({info.raw_bytes:,} -> {info.bytes:,} bytes, {info.method})"
 
 
@@ -409,189 +376,22 @@ def _busy(options: argparse.Namespace, text: str) -> Iterator[None]:
         yield
 
 
-# ---- files -------------------------------------------------------------------------------------
-
-
 def _input(options: argparse.Namespace) -> Path | None:
     """Returns the input's path, None for standard input."""
-    if options.file == STANDARD:
-        if getattr(options, "rm", False):
-            raise UsageError("standard input cannot be removed: leave out --rm")
-        return None
-    path = Path(options.file)
-    if not path.exists():
-        raise UsageError(f"there is no file {options.file}")
-    if path.is_dir():
-        raise UsageError(f"{options.file} is a folder")
-    return path
+    source = files.input_path(options.file)
+    if source is None and getattr(options, "rm", False):
+        raise UsageError("standard input cannot be removed: leave out --rm")
+    return source
 
 
-def _output(options: argparse.Namespace, default: str, *, binary: bool) -> Path | None:
+def _output(options: argparse.Namespace, source: Path | None, default: str) -> Path | None:
     """Returns the output's path, None for standard output."""
     name = default if options.output is None else options.output
-    if name == STANDARD:
-        if binary and sys.stdout.isatty() and not options.force:
-            raise UsageError(
-                "bytes do not belong on a terminal: name the output with -o, or use -f"
-            )
-        if options.rm:
-            raise UsageError("standard output may go anywhere: leave out --rm")
-        return None
-    path = Path(os.path.realpath(name))  # what a link names is replaced, not the link
-    if path.is_dir():
-        raise UsageError(f"{name} is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}")
-    if options.file != STANDARD and path.exists() and path.samefile(options.file):
-        raise UsageError(f"{name} is the input itself")
-    if path.is_file() and not options.force:
-        raise UsageError(f"{name} exists already: choose another name, or overwrite it with -f")
-    return path
-
-
-def _name(path: Path | None) -> str:
-    return STANDARD if path is None else path.name
-
-
-def _write(path: Path | None, write: Callable[[BinaryIO], None]) -> None:
-    """Writes a whole file, or none: under another name first."""
-    if path is None:
-        write(sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    if path.exists() and not path.is_file():  # a device or a pipe: not ours to replace
-        with path.open("wb") as file:
-            write(file)
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _read_bytes(source: Path | None) -> bytearray:
-    if source is None:
-        return bytearray(sys.stdin.buffer.read())
-    with source.open("rb") as file:
-        return bytearray(file.read())
-
-
-def _read_frame(source: Path | None) -> torch.Tensor:
-    data = _read_bytes(source)
-    if not data:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(data, dtype=torch.uint8)
-
-
-def _write_bytes(file: BinaryIO, data: torch.Tensor) -> None:
-    data = data.contiguous()
-    file.write(memoryview((ctypes.c_ubyte * data.numel()).from_address(data.data_ptr())))
-
-
-def _load(source: Path | None) -> tuple[Tensors, Origin]:
-    """Reads a file of tensors, by its content."""
-    name = _name(source)
-    data = _read_bytes(source)
-    header = _safetensors_header(data)
-    if header is not None:
-        return _load_safetensors(bytes(data), header, name)
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make it raise nearly anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{name} is neither a .safetensors file nor a .pt file that torch.load reads with "
-            f"weights_only=True: {first}"
-        ) from error
-    return _checked(content, name), Origin("pt")
-
-
-def _checked(content: object, name: str) -> Tensors:
-    """Returns what a .pt file holds if it is made of tensors alone."""
-    if isinstance(content, torch.Tensor):
-        return content
-    entries: list[tuple[str, object]]
-    if isinstance(content, Mapping):
-        for key in content:
-            if not isinstance(key, str):
-                raise DataError(f"{name} holds a dict whose key {key!r} is no str")
-        entries = [(f"entry {key!r}", value) for key, value in content.items()]
-    elif isinstance(content, list | tuple):
-        entries = [(f"item {index}", value) for index, value in enumerate(content)]
-    else:
-        raise DataError(
-            f"{name} holds a {type(content).__name__}; lmgc takes a tensor, or a list or dict of "
-            "tensors"
-        )
-    for what, value in entries:
-        if not isinstance(value, torch.Tensor):
-            raise DataError(
-                f"{name} holds a {type(content).__name__} whose {what} is a "
-                f"{type(value).__name__}; lmgc takes tensors alone, not nested ones (save the "
-                "model's state_dict by itself)"
-            )
-    try:
-        values, _ = api.flatten(content)
-    except ValueError as error:
-        raise DataError(f"{name}: {error}") from error
-    return dict(zip(content, values, strict=True)) if isinstance(content, Mapping) else values
-
-
-def _save_pt(file: BinaryIO, tensors: Tensors) -> None:
-    torch.save(tensors, file)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise UsageError("reading and writing .safetensors needs: pip install safetensors") from (
-            error
-        )
-    return safetensors
-
-
-def _safetensors_header(data: bytearray) -> dict[str, Any] | None:
-    """Returns the JSON header of a .safetensors file, None if it is none."""
-    if len(data) < 10 or data[8:9] != b"{":
-        return None
-    (size,) = struct.unpack_from("<Q", data)
-    if size > len(data) - 8:
-        return None
-    try:
-        header = json.loads(data[8 : 8 + size])
-    except (ValueError, RecursionError):
-        return None
-    return header if isinstance(header, dict) else None
-
-
-def _load_safetensors(data: bytes, header: dict[str, Any], name: str) -> tuple[Tensors, Origin]:
-    package = _safetensors()
-    try:
-        tensors: dict[str, torch.Tensor] = package.torch.load(data)
-    except Exception as error:
-        raise DataError(f"{name} is not a sound .safetensors file: {error}") from error
-    order = [key for key in header if key in tensors]  # as they lie in the file
-    metadata = {str(key): str(text) for key, text in header.get("__metadata__", {}).items()}
-    return {key: tensors[key] for key in order}, Origin("safetensors", metadata)
-
-
-def _save_safetensors(
-    file: BinaryIO, tensors: Tensors, metadata: dict[str, str], name: str
-) -> None:
-    try:
-        file.write(_safetensors().torch.save(tensors, metadata or None))
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{name}: .safetensors cannot hold these tensors: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise DataError(f"{name}: .safetensors cannot hold these tensors: {error}") from error
+    if name == STANDARD and sys.stdout.isatty() and not options.force:
+        raise UsageError("bytes do not belong on a terminal: name the output with -o, or use -f")
+    if name == STANDARD and options.rm:
+        raise UsageError("standard output may go anywhere: leave out --rm")
+    return files.output_path(name, source, overwrite=options.force)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
 format version 1 on the CPU, with priors that are portable. NumPy holds its results and the few
-float32 operations of docs/format.md, section 6.5; torch runs the prior and nothing else.
+float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. Methods
+"scale" and "lowrank" are in `reference_fixed`, what all methods share in `reference_common`.
 
     tensors = reference.decode(frame, torch.jit.load("prior.pt"))
     tensors[0].dtype, tensors[0].array
@@ -14,13 +15,28 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lmgc_torch.errors import CorruptFrameError, PriorMismatchError
+from lmgc_torch.errors import PriorMismatchError
+from lmgc_torch.reference_common import (
+    WORD,
+    BitReader,
+    ByteReader,
+    ElementType,
+    Matrix,
+    Table,
+    checksum,
+    decode_block,
+    finish,
+    mix,
+    read_line,
+    refuse,
+)
+from lmgc_torch.reference_fixed import FixedSection
 
 __all__ = ["DecodedTensor", "decode"]
 
@@ -77,6 +93,9 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
             data = section
         elif record.method == "planes":
             data = decode_planes(section, record)
+        elif record.method in FIXED:
+            predicted = record.method == "lowrank"
+            data = FixedSection(section, record.sizes, record.element, predicted).decode()
         else:
             assert header.prior is not None  # read_header has seen to it
             data = LmgcSection(section, record, header.prior, prior).decode()
@@ -86,90 +105,7 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
     return tensors
 
 
-# ---- section 1: conventions ----------------------------------------------------------------------
-
-WORD = 2**64 - 1  # mask of a word
-
-
-def refuse(why: str) -> NoReturn:
-    raise CorruptFrameError(why)
-
-
-def checksum(data: bytes) -> int:
-    words = struct.iter_unpack("<Q", data + bytes(-len(data) % 8))
-    return finish(sum(mix(word, index) for index, (word,) in enumerate(words)), len(data))
-
-
-def finish(total: int, size: int) -> int:
-    x = (total ^ (size * 0xC2B2AE3D27D4EB4F)) & WORD
-    x = (x ^ (x >> 32)) * 0xD6E8FEB86659FD93 & WORD
-    return x ^ (x >> 32)
-
-
-def mix(word: int, index: int) -> int:
-    x = (word + (index + 1) * 0x9E3779B97F4A7C15) & WORD
-    x = (x ^ (x >> 32)) * 0xD6E8FEB86659FD93 & WORD
-    return x ^ (x >> 29)
-
-
-class ByteReader:
-    """Fields one after the other; it refuses where the bytes end."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.position = data, 0
-
-    def take(self, count: int) -> bytes:
-        if count > self.left():
-            refuse("the bytes end too early")
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def unsigned(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "little")
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.unsigned(1)
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value if value <= WORD else refuse("a varint has more than 64 bits")
-        refuse("a varint has more than ten bytes")
-
-    def text(self) -> str:
-        try:
-            return self.take(self.varint()).decode("utf-8")
-        except UnicodeDecodeError:
-            refuse("a text is not UTF-8")
-
-    def left(self) -> int:
-        return len(self.data) - self.position
-
-
-class BitReader:
-    """Bits of bytes, the least significant first."""
-
-    def __init__(self, source: ByteReader) -> None:
-        self.source, self.held, self.count = source, 0, 0
-
-    def bits(self, count: int) -> int:
-        while self.count < count:
-            self.held |= self.source.unsigned(1) << self.count
-            self.count += 8
-        value = self.held & ((1 << count) - 1)
-        self.held >>= count
-        self.count -= count
-        return value
-
-
 # ---- section 2: frame ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ElementType:
-    width: int  # bytes
-    exponent_bits: int = 0  # 0: not a float
-    mantissa_bits: int = 0
 
 
 DTYPES = {
@@ -192,7 +128,8 @@ DTYPE_OF_CODE |= enumerate(
     ("complex32", "complex64", "complex128", "uint16", "uint32", "uint64"), 22
 )
 DTYPE_OF_CODE |= enumerate(FLOAT8, 32)
-METHODS = ("raw", "planes", "lmgc")
+METHODS = ("raw", "planes", "lmgc", "scale", "lowrank")
+FIXED = ("scale", "lowrank")
 SEPARATORS = ("", " ", ",", ", ", ";", "0x", "")  # as they are written
 ISO_8859_1 = 6
 
@@ -292,6 +229,8 @@ def read_record(fields: ByteReader) -> Record:
     raw_size = record.elements * record.element.width
     if record.section_size > raw_size or (method == 0 and record.section_size != raw_size):
         refuse("a section does not fit its tensor")
+    if record.method in FIXED and record.element.exponent_bits == 0:
+        refuse("a method for floats codes another type")
     if raw_size == 0 and method != 0:
         refuse("an empty tensor is not of method raw")
     return record
@@ -327,30 +266,16 @@ class CodedStream:
         if self.kind == 1:
             return bytes([self.constant]) * self.symbols
         names = self.read_names(fields)
-        slots = [[s for s, f in enumerate(table) for _ in range(f)] for table in self.tables]
-        starts = [[sum(table[:s]) for s in range(256)] for table in self.tables]
+        tables = [Table(frequencies) for frequencies in self.tables]
         out = bytearray()
         for words in self.block_words:
-            count = min(65536, self.symbols - len(out))
-            lanes = 1
-            while lanes < 32 and 2 * lanes * 256 <= count:
-                lanes *= 2
-            states = [fields.unsigned(4) for _ in range(lanes)]
-            if not all(2**15 <= x < 2**31 for x in states):
-                refuse("a state is out of its range")
-            block = ByteReader(fields.take(2 * words))
-            for i in range(count):
-                name = names[len(out) >> self.segment_bits]
-                x = states[i % lanes]
-                slot = x % 4096
-                symbol = slots[name][slot]
-                x = self.tables[name][symbol] * (x // 4096) + slot - starts[name][symbol]
-                if x < 2**15:
-                    x = x * 65536 + block.unsigned(2)
-                states[i % lanes] = x
-                out.append(symbol)
-            if block.left() or any(x != 2**15 for x in states):
-                refuse("a block does not end where it should")
+            first = len(out)
+            count = min(65536, self.symbols - first)
+
+            def table_of(i: int, first: int = first) -> Table:
+                return tables[names[(first + i) >> self.segment_bits]]
+
+            out += decode_block(fields, count, words, table_of)
         return bytes(out)
 
     def read_names(self, fields: ByteReader) -> list[int]:
@@ -425,7 +350,7 @@ def decode_planes(section: bytes, record: Record) -> bytes:
     return bytes(out)
 
 
-# ---- section 6: method lmgc ----------------------------------------------------------------------
+# ---- section 7: method lmgc ----------------------------------------------------------------------
 
 LM, RAW, CONSTANT = range(3)
 
@@ -465,8 +390,8 @@ class LmgcSection:
         self.row_scales: list[int] = []
         self.column_scales: list[int] = []
         if flags & 2:
-            self.row_scales, self.column_scales = self.matrix.read_scales(
-                fields.take(fields.varint())
+            self.row_scales, self.column_scales = read_scales(
+                self.matrix, fields.take(fields.varint())
             )
         lanes = -(-self.elements // lane_elements)
         if lanes > fields.left():
@@ -566,7 +491,7 @@ class LmgcSection:
             "taps": min(self.matrix.taps, 16),
             "flat": int(self.matrix.flat),
         }
-        for name, back in self.matrix.neighbours().items():
+        for name, back in neighbours(self.matrix).items():
             level = value = 0
             if self.element.exponent_bits and back > 0 and index - back >= lane_first:
                 level, value = self.neighbour(self.words[index - back], reference)
@@ -592,69 +517,34 @@ class LmgcSection:
         return min(max(2 * scale, 0), (8 << self.element.exponent_bits) - 1)
 
 
-class Matrix:
-    """A tensor's shape as a matrix, and its scales (docs/format.md, section 6.3)."""
+def neighbours(matrix: Matrix) -> dict[str, int]:
+    """Returns how many elements back each neighbour lies."""
+    c, p = matrix.columns, matrix.taps
+    places = {"left1": 1, "left2": 2, "left3": 3, "left4": 4}
+    if p > 1:
+        places |= {"tap_before": p - 1, "tap": p, "tap_after": p + 1}
+        places |= {"tap2": 2 * p, "tap3": 3 * p, "above2_tap": 2 * c + p}
+        places |= {"above_tap_after": c + p, "above_tap_before": c - p}
+    else:
+        places |= {"tap_before": 5, "tap": 6, "tap_after": 7}
+        places |= {"tap2": 8, "tap3": 9, "above2_tap": 2 * c + 1}
+        places |= {"above_tap_after": c + 2, "above_tap_before": c - 2}
+    return places | {"above_before": c - 1, "above": c, "above_after": c + 1, "above2": 2 * c}
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        elements = math.prod(sizes)
-        rest = elements // sizes[0] if sizes else 1
-        self.flat = len(sizes) < 2 or sizes[0] < 2 or rest < 16
-        self.columns = 256 if self.flat else rest
-        self.rows = -(-elements // 256) if self.flat else sizes[0]
-        self.taps = 1 if self.flat else rest // sizes[1]
 
-    def neighbours(self) -> dict[str, int]:
-        """Returns how many elements back each neighbour lies."""
-        c, p = self.columns, self.taps
-        places = {"left1": 1, "left2": 2, "left3": 3, "left4": 4}
-        if p > 1:
-            places |= {"tap_before": p - 1, "tap": p, "tap_after": p + 1}
-            places |= {"tap2": 2 * p, "tap3": 3 * p, "above2_tap": 2 * c + p}
-            places |= {"above_tap_after": c + p, "above_tap_before": c - p}
-        else:
-            places |= {"tap_before": 5, "tap": 6, "tap_after": 7}
-            places |= {"tap2": 8, "tap3": 9, "above2_tap": 2 * c + 1}
-            places |= {"above_tap_after": c + 2, "above_tap_before": c - 2}
-        return places | {"above_before": c - 1, "above": c, "above_after": c + 1, "above2": 2 * c}
-
-    def read_scales(self, data: bytes) -> tuple[list[int], list[int]]:
-        source = ByteReader(data)
-        bits = BitReader(source)
-        columns = 0 if self.flat or self.rows < 16 else self.columns
-        if self.rows + columns > 8 * len(data):
-            refuse("more scales than bits")
-        lines = self.read_line(bits, self.rows), self.read_line(bits, columns)
-        return lines if source.left() == 0 else refuse("the scales go on behind the last one")
-
-    def read_line(self, bits: BitReader, count: int) -> list[int]:
-        if count == 0:
-            return []
-        smooth = bits.bits(1)
-        predicted = (bits.bits(16) + 2**15) % 2**16 - 2**15
-        total, seen = 4, 1
-        scales = []
-        for _ in range(count):
-            k = 0
-            while seen << k < total and k < 15:
-                k += 1
-            ones = 0
-            while ones < 24 and bits.bits(1):
-                ones += 1
-            value = (ones << k) + bits.bits(k) if ones < 24 else bits.bits(17)
-            total, seen = total + value, seen + 1
-            if seen == 64:
-                total, seen = total // 2, 32
-            scale = predicted + (-(value + 1) // 2 if value % 2 else value // 2)
-            if not -(2**15) <= scale < 2**15:
-                refuse("a scale is out of its range")
-            scales.append(scale)
-            if smooth:
-                predicted = scale
-        return scales
+def read_scales(matrix: Matrix, data: bytes) -> tuple[list[int], list[int]]:
+    """docs/format.md, section 7.3."""
+    bits = BitReader(ByteReader(data))
+    columns = 0 if matrix.flat or matrix.rows < 16 else matrix.columns
+    if matrix.rows + columns > 8 * len(data):
+        refuse("more scales than bits")
+    lines = read_line(bits, matrix.rows), read_line(bits, columns)
+    bits.end()
+    return lines
 
 
 class RangeDecoder:
-    """One lane (docs/format.md, section 6.6)."""
+    """One lane (docs/format.md, section 7.6)."""
 
     def __init__(self, lane: bytes) -> None:
         self.lane, self.position = lane, 8
@@ -725,7 +615,7 @@ EXP2_FACTORS = (66927405, 66746437, 66385968, 65670859, 64263668, 61539100, 5643
 
 
 def frequencies_of(logits: npt.NDArray[np.float32], units_per_octave: float) -> list[int]:
-    """docs/format.md, section 6.5."""
+    """docs/format.md, section 7.5."""
     steps_per_unit = np.float32(256 / units_per_octave)
     most = np.float32(1e30)
     logits = np.where(np.isnan(logits), -most, np.clip(logits, -most, most))
@@ -749,7 +639,7 @@ def exp2(k: int) -> int:
 
 
 def check_prior(block: PriorBlock, prior: Any) -> None:
-    """docs/format.md, section 7."""
+    """docs/format.md, section 8."""
     if prior is None:
         raise PriorMismatchError("the frame was made with a prior; pass the same one")
     if not block.portable:

@@ -157,6 +157,41 @@ def special(dtype: torch.dtype, count: int = 120) -> Tensor:
     return raw.view(dtype)
 
 
+def low_rank(rows: int, columns: int, rank: int, *, dtype: torch.dtype, seed: int) -> Tensor:
+    """A product of two small matrices, exact in float64, and hardly any noise."""
+    u, v = (
+        (torch.tensor(numbers(lines * rank, seed + i)) % 201 - 100).double().view(lines, rank)
+        for i, lines in enumerate((rows, columns))
+    )
+    noise = values(rows * columns, torch.float64, seed + 2).view(rows, columns)
+    return (u @ v.T * 2.0**-22 + noise / 32).to(dtype)
+
+
+def low_rank_convolution(
+    out: int, into: int, rank: int, *, dtype: torch.dtype, seed: int
+) -> Tensor:
+    """Weights [out, into, 3, 3] that are of low rank as a matrix of dimension 1 by the rest."""
+    matrix = low_rank(into, 9 * out, rank, dtype=dtype, seed=seed)
+    return matrix.view(into, out, 3, 3).transpose(0, 1).contiguous()
+
+
+def exactly_low_rank(rows: int, columns: int, rank: int, *, seed: int) -> Tensor:
+    """Of low rank but for the rounding to float32: factors and product have many bits."""
+    u, v = (
+        torch.tensor(numbers(lines * rank, seed + i)).double().view(lines, rank) / 2**32 - 0.5
+        for i, lines in enumerate((rows, columns))
+    )
+    return (u @ v.T).float()
+
+
+def with_dead_lines(matrix: Tensor) -> Tensor:
+    matrix = matrix.clone()
+    matrix.view(-1)[matrix.abs().argmin()] = -0.0
+    matrix[3:6] = 0
+    matrix[:, ::9] = 0
+    return matrix
+
+
 def few_values(dtype: torch.dtype, *shape: int, seed: int) -> Tensor:
     """Elements of any type with few different bytes, and no byte that is 0."""
     size = int(torch.Size(shape).numel()) * dtype.itemsize
@@ -190,6 +225,22 @@ def frames() -> Iterator[tuple[str, list[Tensor], dict[str, Any]]]:
         convolution = gradient(6, 5, 3, 3, dtype=dtype, seed=7)
         tensors = [gradient(20, 24, dtype=dtype, seed=8), convolution, special(dtype)]
         yield f"lmgc_{name}", tensors, {"method": "lmgc", "lane_elements": 200}
+        positive = values(400, dtype, seed=13).abs()
+        tensors = [
+            tensors[0],
+            convolution,
+            special(dtype, 300),
+            positive,
+            torch.zeros(15, 20).to(dtype),
+        ]
+        yield f"scale_{name}", tensors, {"method": "scale"}
+        tensors = [
+            with_dead_lines(low_rank(40, 36, 2, dtype=dtype, seed=14)),
+            low_rank_convolution(10, 14, 2, dtype=dtype, seed=17),
+        ]
+        if dtype == torch.float32:
+            tensors.append(exactly_low_rank(36, 30, 3, seed=20))
+        yield f"lowrank_{name}", tensors, {"method": "lowrank"}
     mixed = [
         gradient(20, 24, dtype=torch.float32, seed=10),
         gradient(10, 20, dtype=torch.float16, seed=12).float(),  # digits that are constant

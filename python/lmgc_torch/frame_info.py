@@ -1,0 +1,164 @@
+"""What `lmgc_torch.info` returns: the description of a frame, and its table."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+__all__ = ["FrameInfo", "TensorInfo"]
+
+FIXED_METHODS = frozenset({"scale", "lowrank"})
+# What their sections are spent on.
+FIXED_PARTS = ("side", "digits", "escapes", "tails")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a frame.
+
+    Attributes:
+        name: Its name in a dict, else None.
+        dtype: Its element type.
+        shape: Its sizes.
+        method: How it is coded: "raw", "planes", "scale", "lowrank" or "lmgc".
+        rank: The components of its low-rank prediction; 0 for methods other than "lowrank".
+        raw_bytes: Its size before.
+        section_bytes: Its size in the frame, without its part of the header.
+        sections: `section_bytes` by what they are spent on. For "scale" and "lowrank": "side" (all
+            that the decoder knows before the first element: scales, factors, tables), "digits" (the
+            residuals), "escapes" (residuals too rare for the tables) and "tails" (what is left of
+            the elements inside their bins).
+    """
+
+    name: str | None
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    method: str
+    rank: int
+    raw_bytes: int
+    section_bytes: int
+    sections: dict[str, int]
+
+    @property
+    def ratio(self) -> float:
+        """`section_bytes` in % of `raw_bytes`; 100 for an empty tensor."""
+        return _percent(self.section_bytes, self.raw_bytes)
+
+    @property
+    def elements(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bits_per_element(self) -> dict[str, float]:
+        """`sections` in bits for each element; 0 for an empty tensor."""
+        count = max(1, self.elements)
+        return {part: 8 * size / count for part, size in self.sections.items()}
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """What a frame holds; ``print`` shows it as a table.
+
+    Attributes:
+        version: The version of the frame format.
+        kind: What `decompress` returns: "tensor", "list" or "dict".
+        tensors: The tensors, in order.
+        bytes: The size of the frame.
+        header_bytes: The part of it that is the header.
+        prior: What the frame says of the prior it needs, by field; None if it needs none.
+        metadata: The text that the frame carries along.
+    """
+
+    version: int
+    kind: Literal["tensor", "list", "dict"]
+    tensors: tuple[TensorInfo, ...]
+    bytes: int
+    header_bytes: int
+    prior: dict[str, Any] | None
+    metadata: str
+
+    @property
+    def method(self) -> str:
+        """How the tensors are coded: the method of all, or "mixed", or "none" without tensors."""
+        methods = {tensor.method for tensor in self.tensors}
+        if len(methods) > 1:
+            return "mixed"
+        return methods.pop() if methods else "none"
+
+    @property
+    def raw_bytes(self) -> int:
+        """The size of all tensors before."""
+        return sum(tensor.raw_bytes for tensor in self.tensors)
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """The frame's bytes by what they are spent on, over all tensors; they add up to `bytes`."""
+        total = {"header": self.header_bytes}
+        for tensor in self.tensors:
+            for name, size in tensor.sections.items():
+                total[name] = total.get(name, 0) + size
+        return total
+
+    @property
+    def ratio(self) -> float:
+        """`bytes` in % of `raw_bytes`; 100 where there is nothing to compress."""
+        return _percent(self.bytes, self.raw_bytes)
+
+    def __str__(self) -> str:
+        # Bits per element say nothing of the other methods.
+        parts = FIXED_PARTS if any(t.method in FIXED_METHODS for t in self.tensors) else ()
+        rank = ("rank",) if any(tensor.rank > 0 for tensor in self.tensors) else ()
+        no_rank, no_parts = ("",) * len(rank), ("",) * len(parts)
+        rows = [("tensor", "type", "shape", "method", *rank, "bytes", "in frame", "%", *parts)]
+        for index, tensor in enumerate(self.tensors):
+            bits = tensor.bits_per_element if tensor.method in FIXED_METHODS else {}
+            rows.append(
+                (
+                    str(index) if tensor.name is None else _printable(tensor.name),
+                    str(tensor.dtype).removeprefix("torch."),
+                    "x".join(map(str, tensor.shape)) or "scalar",
+                    tensor.method,
+                    *(str(tensor.rank or "") for _ in rank),
+                    f"{tensor.raw_bytes:,}",
+                    f"{tensor.section_bytes:,}",
+                    f"{tensor.ratio:.1f}",
+                    *(f"{bits[part]:.2f}" if part in bits else "" for part in parts),
+                )
+            )
+        whole = (f"{self.raw_bytes:,}", f"{self.bytes:,}", f"{self.ratio:.1f}")
+        header = ("", f"{self.header_bytes:,}", "")
+        rows.append(("header", "", "", "", *no_rank, *header, *no_parts))
+        rows.append(("all", "", "", self.method, *no_rank, *whole, *no_parts))
+        lines = _aligned(rows, left=4)
+        spent = ", ".join(f"{name} {size:,}" for name, size in self.sections.items())
+        if parts:
+            lines.append(f"{', '.join(parts)}: in bits for each element")
+        lines.append(f"frame format {self.version}; bytes: {spent}")
+        if self.prior is not None:
+            lines.append(
+                "prior: " + ", ".join(f"{key} {value}" for key, value in self.prior.items())
+            )
+        return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
+    """Returns the lines of a table, its first `left` columns flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 100.0
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)

@@ -1,0 +1,87 @@
+// The device must write the sections of methods `scale` and `lowrank` that the CPU writes, and read
+// them.
+#include <cuda_runtime.h>
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../core/device_cases.h"
+#include "cuda/fixed.h"
+#include "cuda/runtime.h"
+
+namespace {
+
+using namespace lmgc;
+using test::Bytes;
+using test::LiveCase;
+using Sizes = std::vector<std::int64_t>;
+
+// Device memory that lives as long as this.
+class CudaDevice {
+ public:
+  CudaDevice() = default;
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+  ~CudaDevice() {
+    for (void* pointer : all_) cudaFree(pointer);
+  }
+  void* allocate(std::size_t bytes) {
+    void* pointer = nullptr;
+    REQUIRE(cudaMalloc(&pointer, bytes + 1) == cudaSuccess);
+    all_.push_back(pointer);
+    return pointer;
+  }
+  void read(void* host, const void* device, std::size_t bytes) {
+    REQUIRE(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost) == cudaSuccess);
+  }
+  void write(void* device, const void* host, std::size_t bytes) {
+    REQUIRE(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice) == cudaSuccess);
+  }
+
+ private:
+  std::vector<void*> all_;
+};
+
+bool no_device() {
+  if (cuda::device_count() > 0) return false;
+  WARN("there is no CUDA device here: nothing is tested");
+  return true;
+}
+
+void check(const std::string& kind, const Sizes& sizes, FloatFormat format, std::int64_t rank) {
+  CAPTURE(kind, sizes, int{format.bytes}, int{format.mantissa_bits}, rank);
+  const LiveCase own(kind, sizes, format, rank);
+  test::check_device<CudaDevice>(own, rank > 0 ? rans::block_symbols : 1 << 23);
+}
+
+}  // namespace
+
+TEST_CASE("the device writes the CPU's fixed sections and reads them") {
+  if (no_device()) return;
+  for (const auto& kind : test::live_kinds) {
+    for (const FloatFormat format : test::float_formats) {
+      for (const std::int64_t elements : {1, 31, 513, 4097, 16385, 65536, 70001})
+        check(kind, {elements}, format, 0);
+      for (const Sizes& sizes :
+           std::vector<Sizes>{{2, 16}, {40, 50}, {2, 70000}, {5000, 17}, {300, 700}}) {
+        check(kind, sizes, format, 0);
+        check(kind, sizes, format, 2);
+      }
+    }
+  }
+}
+
+TEST_CASE("the device refuses the damaged fixed sections that the CPU refuses") {
+  if (no_device()) return;
+  for (const std::int64_t rank : {0, 2}) {
+    const LiveCase own("any", {30, 60}, float_format(DType::float32), rank);
+    test::for_each_damage(test::encoded(own), 20, [&](const Bytes& bad) {
+      std::vector<std::uint64_t> by_cpu, by_device;
+      const Status status = test::decoded(bad, own, by_cpu);
+      CHECK(test::decoded_on(CudaDevice(), bad, 1, own, rans::block_symbols, by_device) == status);
+      if (status == Status::ok) CHECK(by_device == by_cpu);
+    });
+  }
+}
