@@ -76,7 +76,7 @@ class BitReader {
     std::uint64_t bits = 0;
     if (size_ - at >= sizeof bits) {
       std::memcpy(&bits, data_ + at, sizeof bits);
-    } else {
+    } else if (size_ > at) {
       std::memcpy(&bits, data_ + at, size_ - at);
     }
     return bits >> (used_ % 8);

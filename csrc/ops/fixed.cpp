@@ -21,8 +21,9 @@
 namespace lmgc::ops {
 namespace {
 
-// Where an estimate says that a prediction saves less than this, both ways are tried.
-constexpr double surely_pays = 0.97;
+// Without a prediction an element takes its mantissa and between three and four bits: a section
+// with one that is not below that may be the larger one, whatever was estimated.
+constexpr std::int64_t least_bits_without = 3;
 
 at::ScalarType float_type(FloatFormat format) {
   if (format.bytes == 8) return at::kDouble;
@@ -129,8 +130,8 @@ Section encode_on_device(const View& view, const FixedInput& input, FixedHead he
   check_cuda(job->encoder.prepare(input, std::move(head), product, aten_parallel(),
                                   job->memory.allocate(), stream));
   return {static_cast<std::int64_t>(job->encoder.size()), [job, stream](const at::Tensor& out) {
-            check_cuda(job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(),
-                                          stream));
+            check_cuda(
+                job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(), stream));
           }};
 }
 #endif
@@ -178,10 +179,10 @@ ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size
        part = std::min(size, 16 * part)) {
     ReadSection result;
     result.bytes = section.narrow(0, 0, part).cpu();
-    const Status status = read_fixed_part(
-        result.bytes.data_ptr<std::uint8_t>(), static_cast<std::size_t>(part),
-        static_cast<std::size_t>(size), sizes.data(), sizes.size(), predicted, with_factors,
-        aten_parallel(), result.source);
+    const Status status =
+        read_fixed_part(result.bytes.data_ptr<std::uint8_t>(), static_cast<std::size_t>(part),
+                        static_cast<std::size_t>(size), sizes.data(), sizes.size(), predicted,
+                        with_factors, aten_parallel(), result.source);
     if (status == Status::truncated && part < size) continue;
     check_frame(status, where);
     return result;
@@ -231,20 +232,20 @@ FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
     if (has_dimension_1_view(sizes.data(), sizes.size())) {
       turned = view_of(bytes, format, sizes, true);
       LowRankFit other = fit_of(*turned);
-      if (other.low_rank.factors.rank > 0 && other.bits < fit->bits) {
+      const bool either = fit->low_rank.factors.rank == 0 || other.bits < fit->bits;
+      if (other.low_rank.factors.rank > 0 && either) {
         fit = std::move(other);
         use_turned = true;
       }
     }
-    const LowRank& found = fit->low_rank;
-    if (found.factors.rank == 0 ||
-        product_bound(found.factors, aten_parallel()) >= std::uint64_t{1} << most_product_bits)
-      fit.reset();
+    if (fit->low_rank.factors.rank == 0) fit.reset();
   }
 
   FixedResult best;
   if (fit) best = {encode(use_turned ? *turned : plain, format, true, fit->low_rank), true};
-  if (!fit || fit->bits > surely_pays * fit->bits_without) {
+  const std::int64_t surely_less =
+      plain.shape.elements * (format.mantissa_bits + least_bits_without) / 8;
+  if (!fit || best.section.size > surely_less) {
     Section without = encode(plain, format, !shape.flat, {});
     if (!best.predicted || without.size <= best.section.size) best = {std::move(without), false};
   }

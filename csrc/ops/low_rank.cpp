@@ -232,7 +232,7 @@ std::int64_t rank_of_signal(const Spectrum& spectrum) {
 struct RankChoice {
   std::int64_t rank = 0;
   double noise_share = 0;
-  double bits = 0, bits_without = 0;
+  double bits = 0;
 };
 
 // The estimate for every rank with the usual noise; then, for the best one, with more and less of
@@ -243,8 +243,7 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   constexpr double bits_of_a_line = 4;  // weights, beside the scales that any section has
   constexpr double bits_of_a_component = 10;
   RankChoice best;
-  best.bits_without = element_bits(precisions, spectrum.total / elements) * elements;
-  best.bits = best.bits_without;
+  best.bits = element_bits(precisions, spectrum.total / elements) * elements;
   const auto consider = [&](std::int64_t rank, double noise_share) {
     const Budget budget = budget_of(spectrum, rank, noise_share, rows, columns, mantissa);
     double bits =
@@ -268,7 +267,8 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   const std::int64_t most = rank_of_signal(spectrum);
   const std::int64_t stride = std::max<std::int64_t>(1, most / 64);
   for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
-    if (static_cast<double>(rank) >= std::min(rows, columns)) break;
+    // Nearly full ranks leave no residual to speak of, and estimates of it are wild.
+    if (static_cast<double>(rank) > 0.75 * std::min(rows, columns)) break;
     consider(rank, usual_noise_share);
   }
   const std::int64_t rank = best.rank;
@@ -295,9 +295,9 @@ std::vector<std::int16_t> to_exponents(const at::Tensor& tensor) {
 
 // Rounds the left vectors, and then takes for the right ones those that suit the rounded left ones
 // best (least squares): they undo what of the rounding lies within the space of the left ones.
-// False when the factors cannot be had so precise.
+// `coarser` multiplies the steps. False when the factors cannot be had so precise.
 bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoice& choice,
-              int mantissa, Factors& factors) {
+              double coarser, int mantissa, Factors& factors) {
   const std::int64_t rank = choice.rank;
   const auto rows = static_cast<double>(matrix.size(0)),
              columns = static_cast<double>(matrix.size(1));
@@ -307,7 +307,7 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
   std::vector<double> exponents;
   for (std::int64_t c = 0; c < rank; ++c) {
     const double square = spectrum.squares[static_cast<std::size_t>(c)];
-    const double step = step_of(budget, square, rank, elements);
+    const double step = coarser * step_of(budget, square, rank, elements);
     const double gain = step * step * std::sqrt(square / elements);
     const double exponent = std::round(std::log2(gain));
     units.push_back(std::sqrt(rows) / (step * std::sqrt(std::exp2(exponent) / gain)));
@@ -393,7 +393,6 @@ class Fit {
                                           static_cast<double>(matrix_.size(1)), grid_.mantissa);
     LowRankFit fit;
     fit.bits = choice.bits;
-    fit.bits_without = choice.bits_without;
     if (choice.rank == 0) return fit;
     if (work_ == at::kFloat) {
       double captured = 0;
@@ -402,12 +401,15 @@ class Fit {
       needs_double = spectrum.total - captured < 1e-8 * spectrum.total;
       if (needs_double) return fit;
     }
-    if (quantize(matrix_, spectrum, choice, grid_.mantissa, fit.low_rank.factors)) {
-      fit.low_rank.row_weights = to_exponents(weights.rows);
-      fit.low_rank.column_weights = to_exponents(weights.columns);
-    } else {
-      fit.low_rank = {};
-      fit.bits = fit.bits_without;
+    // Steps that are too fine for the integers at hand are made coarser.
+    for (double coarser = 1; coarser < 1e12; coarser *= 32) {
+      Factors factors;
+      if (!quantize(matrix_, spectrum, choice, coarser, grid_.mantissa, factors)) continue;
+      if (product_bound(factors, aten_parallel()) >= std::uint64_t{1} << most_product_bits)
+        continue;
+      fit.low_rank = {std::move(factors), to_exponents(weights.rows),
+                      to_exponents(weights.columns)};
+      break;
     }
     return fit;
   }

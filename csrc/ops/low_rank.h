@@ -10,13 +10,13 @@
 namespace lmgc::ops {
 
 struct LowRankFit {
-  LowRank low_rank;         // rank 0: prediction does not pay
-  double bits = 0;          // estimate of the section with it
-  double bits_without = 0;  // and without, on the same scale
+  LowRank low_rank;  // rank 0: prediction does not pay; else its product_bound() holds
+  double bits = 0;   // estimate of the section
 };
 
 // Fits a prediction to `matrix`, a 2-d tensor of one of the four float types, non-empty, whose
-// NaNs and infinities count as zeros. Takes temporary memory of about 16 bytes an element.
+// NaNs and infinities count as zeros. Takes temporary memory of about 4 bytes an element, 8 for
+// float64 and where the rounding of the elements is all that a low rank leaves.
 LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format);
 
 }  // namespace lmgc::ops
