@@ -141,6 +141,16 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
 // section of them, or raw bytes.
 void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& frame,
                 const at::Device& device) {
+  std::vector<FixedPlan> plans(bytes.size());
+  if (choice == Choice::lowrank || choice == Choice::automatic) {
+    const PlainDispatch plain;
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      const TensorRecord& record = frame.header.tensors[i];
+      const FloatFormat format = float_format(record.dtype);
+      if (bytes[i].numel() != 0 && format.is_float())
+        plans[i] = plan_fixed(bytes[i], format, record.sizes);
+    }
+  }
   for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
     if (bytes[i].numel() == 0) return;
     TensorRecord& record = frame.header.tensors[i];
@@ -156,8 +166,7 @@ void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& fram
     if (!only_fixed || !format.is_float())
       offer(Method::planes, encode_planes_section(bytes[i], format));
     if (choice != Choice::planes && format.is_float()) {
-      FixedResult fixed =
-          encode_fixed_section(bytes[i], format, record.sizes, choice != Choice::scale);
+      FixedResult fixed = encode_fixed_section(bytes[i], format, record.sizes, plans[i]);
       offer(fixed.predicted ? Method::lowrank : Method::scale, std::move(fixed.section));
     }
   });

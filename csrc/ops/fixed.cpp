@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include "ops/error.h"
 #include "ops/for_each.h"
@@ -217,37 +216,38 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 
 }  // namespace
 
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
-                                 const std::vector<std::int64_t>& sizes, bool low_rank) {
-  const MatrixShape shape = matrix_shape(sizes.data(), sizes.size());
-  const View plain = view_of(bytes, format, sizes, false);
-  std::optional<View> turned;
-  std::optional<LowRankFit> fit;
-  bool use_turned = false;
-  if (low_rank && !shape.flat && plain.shape.elements > 0) {
-    const auto fit_of = [&](const View& view) {
-      return fit_low_rank(view.live.view(float_type(format)), format);
-    };
-    fit = fit_of(plain);
-    if (has_dimension_1_view(sizes.data(), sizes.size())) {
-      turned = view_of(bytes, format, sizes, true);
-      LowRankFit other = fit_of(*turned);
-      const bool either = fit->low_rank.factors.rank == 0 || other.bits < fit->bits;
-      if (other.low_rank.factors.rank > 0 && either) {
-        fit = std::move(other);
-        use_turned = true;
-      }
-    }
-    if (fit->low_rank.factors.rank == 0) fit.reset();
+FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
+                     const std::vector<std::int64_t>& sizes) {
+  FixedPlan plan;
+  if (matrix_shape(sizes.data(), sizes.size()).flat) return plan;
+  double bits = 0;
+  for (const bool by_dimension_1 : {false, true}) {
+    if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
+    const View view = view_of(bytes, format, sizes, by_dimension_1);
+    if (view.shape.elements == 0) break;
+    LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), format);
+    if (fit.low_rank.factors.rank == 0) continue;
+    if (plan.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
+    bits = fit.bits;
+    plan = {by_dimension_1, std::move(fit.low_rank)};
   }
+  return plan;
+}
 
+FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan) {
   FixedResult best;
-  if (fit) best = {encode(use_turned ? *turned : plain, format, true, fit->low_rank), true};
-  const std::int64_t surely_less =
-      plain.shape.elements * (format.mantissa_bits + least_bits_without) / 8;
-  if (!fit || best.section.size > surely_less) {
-    Section without = encode(plain, format, !shape.flat, {});
-    if (!best.predicted || without.size <= best.section.size) best = {std::move(without), false};
+  const bool predicted = plan.low_rank.factors.rank != 0;
+  std::int64_t surely_less = 0;
+  if (predicted) {
+    const View view = view_of(bytes, format, sizes, plan.by_dimension_1);
+    best = {encode(view, format, true, plan.low_rank), true};
+    surely_less = view.shape.elements * (format.mantissa_bits + least_bits_without) / 8;
+  }
+  if (!predicted || best.section.size > surely_less) {
+    const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
+    Section without = encode(view_of(bytes, format, sizes, false), format, !flat, {});
+    if (!predicted || without.size <= best.section.size) best = {std::move(without), false};
   }
   return best;
 }

@@ -13,17 +13,28 @@
 
 namespace lmgc::ops {
 
+// What to predict a tensor by; rank 0: by nothing.
+struct FixedPlan {
+  bool by_dimension_1 = false;
+  LowRank low_rank;
+};
+
+// Looks for a low-rank prediction of `bytes` (contiguous, non-empty uint8) seen as floats of
+// `format` in a tensor of `sizes`. Not to be called from a parallel region: LAPACK's own threads
+// may wait for ever in one.
+FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
+                     const std::vector<std::int64_t>& sizes);
+
 // A section and how it predicts: `predicted` is method lowrank, else scale.
 struct FixedResult {
   Section section;
   bool predicted = false;
 };
 
-// The section of `bytes` (contiguous, non-empty uint8) seen as floats of `format` in a tensor of
-// `sizes`. With `low_rank`, the smaller of with and without such a prediction. `bytes` must not
-// change before the section is written.
+// The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
+// must not change before the section is written.
 FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
-                                 const std::vector<std::int64_t>& sizes, bool low_rank);
+                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan);
 
 // Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises
 // CorruptFrameError.

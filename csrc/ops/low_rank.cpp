@@ -74,14 +74,16 @@ void decompose(const at::Tensor& matrix, Spectrum& spectrum) {
   spectrum.squares = to_doubles(ascending.flip({0}).clamp_min(0));
 }
 
-double sum_of_squares(const at::Tensor& matrix) {
-  constexpr std::int64_t stripe = 256;  // rows, so that not all of it is copied
+// Sums of squares, a stripe of rows at a time, so that not all of the matrix is copied.
+template <class Stripe>
+double sum_of_squares(const at::Tensor& matrix, const Stripe& stripe_of) {
+  constexpr std::int64_t stripe = 256;
   double sum = 0;
   for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
-    const double norm = matrix.narrow(0, first, std::min(stripe, matrix.size(0) - first))
+    const double norm = stripe_of(first, std::min(stripe, matrix.size(0) - first))
                             .to(at::kDouble)
                             .norm()
-                            .item<double>();
+                            .template item<double>();
     sum += norm * norm;
   }
   return sum;
@@ -113,12 +115,19 @@ Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
   const Sketch found = sketch(matrix, start);
   decompose(found.seen, spectrum);
   spectrum.left = at::matmul(found.basis, spectrum.left);
-  spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
-  // Tiny only for the matrices that are worked on in doubles; else a difference tells it.
-  spectrum.total =
-      matrix.scalar_type() == at::kDouble
-          ? spectrum.total + sum_of_squares(at::addmm(matrix, found.basis, found.seen, 1, -1))
-          : std::max(spectrum.total, sum_of_squares(matrix));
+  // What is left, as a difference, or, where it is so small that the difference is rounding,
+  // itself.
+  constexpr double too_small = 1e-4;
+  const double captured = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
+  spectrum.total = sum_of_squares(matrix, [&](std::int64_t first, std::int64_t count) {
+    return matrix.narrow(0, first, count);
+  });
+  if (spectrum.total - captured < too_small * spectrum.total) {
+    spectrum.total = captured + sum_of_squares(matrix, [&](std::int64_t first, std::int64_t count) {
+                       return at::addmm(matrix.narrow(0, first, count),
+                                        found.basis.narrow(0, first, count), found.seen, 1, -1);
+                     });
+  }
   return spectrum;
 }
 
@@ -350,19 +359,23 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
 
 // ---- one fit ------------------------------------------------------------------------------------
 
-// Where the fitted matrix comes from: its rows are the shorter side, its elements finite and at
-// most 1 in magnitude.
+// Where the fitted matrix comes from: its rows are the shorter side.
 struct Source {
-  at::Tensor matrix;  // of any float type, rows the shorter side
-  int exponent;       // what its elements are divided by
+  at::Tensor matrix;  // of any float type
+  bool finite = true;
+  int exponent =
+      0;  // elements are divided by 2^exponent, so that squares neither overflow nor vanish
 
   // A copy to work in.
   at::Tensor copy(at::ScalarType type) const {
-    return matrix.to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
-        .nan_to_num_(0.0, 0.0, 0.0)
-        // In two steps, for the power may be out of range.
-        .mul_(std::ldexp(1.0, -exponent / 2))
-        .mul_(std::ldexp(1.0, -exponent + exponent / 2));
+    at::Tensor values =
+        matrix.to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+    if (!finite) values.nan_to_num_(0.0, 0.0, 0.0);
+    // A power that is out of a float's range comes in two steps.
+    const int first = std::clamp(-exponent, -100, 100);
+    values.mul_(std::ldexp(1.0, first));
+    if (first != -exponent) values.mul_(std::ldexp(1.0, -exponent - first));
+    return values;
   }
 };
 
@@ -398,7 +411,7 @@ class Fit {
       double captured = 0;
       for (std::int64_t c = 0; c < choice.rank; ++c)
         captured += spectrum.squares[static_cast<std::size_t>(c)];
-      needs_double = spectrum.total - captured < 1e-8 * spectrum.total;
+      needs_double = spectrum.total - captured < 1e-11 * spectrum.total;
       if (needs_double) return fit;
     }
     // Steps that are too fine for the integers at hand are made coarser.
@@ -449,14 +462,18 @@ LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format) {
   if (std::min(matrix.size(0), matrix.size(1)) < least_side || matrix.numel() < least_elements)
     return fit;
   const auto type = matrix.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  Source source{wide ? matrix : matrix.t(), 0};
-  double largest = 0;
-  {
-    const auto [least, most] = at::aminmax(source.copy(type));
-    largest = std::max(most.item<double>(), -least.item<double>());
+  Source source{wide ? matrix : matrix.t()};
+  const auto largest_of = [](const at::Tensor& values) {
+    const auto [least, most] = at::aminmax(values);  // NaN if there is one
+    return std::max(most.item<double>(), -least.item<double>());
+  };
+  double largest = largest_of(matrix);
+  if (!std::isfinite(largest)) {
+    source.finite = false;
+    largest = largest_of(source.copy(type));
   }
   if (!(largest > 0)) return fit;
-  source.exponent = std::ilogb(largest) + 1;  // so that squares neither overflow nor vanish
+  source.exponent = std::ilogb(largest) + 1;
   const Grid grid{format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1)) - source.exponent};
   Fit first(source, type, grid);
   fit = first.run();
