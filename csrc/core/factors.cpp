@@ -43,33 +43,48 @@ int Factors::base() const {
 }
 
 void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
-  const auto entry = [&](std::int64_t line, std::int64_t c) {
-    return static_cast<std::uint64_t>(
-        std::abs(std::int64_t{factor.entries[static_cast<std::size_t>(line * rank + c)]}));
+  const auto components = static_cast<std::size_t>(rank);
+  const auto line_of = [&](std::int64_t line) { return factor.entries.data() + line * rank; };
+  const auto magnitude = [](std::int32_t entry) {
+    return static_cast<std::uint32_t>(entry < 0 ? -std::int64_t{entry} : entry);
   };
-  factor.column_widths.assign(static_cast<std::size_t>(rank), 0);
-  factor.row_widths.clear();
-  for (std::int64_t c = 0; c < rank; ++c) {
-    std::uint64_t largest = 0, sum = 0;
-    for (std::int64_t i = 0; i < lines; ++i) largest = std::max(largest, entry(i, c));
-    // So that squares, with four fractional bits, add up in 64 bits.
-    const int down = std::max(0, static_cast<int>(std::bit_width(largest)) - 15);
-    for (std::int64_t i = 0; i < lines; ++i) {
-      const std::uint64_t value = entry(i, c) >> down;
-      sum += value * value * 16 + 1;  // a little for the rounding: zeros have a width, too
-    }
-    factor.column_widths[static_cast<std::size_t>(c)] = static_cast<std::int16_t>(
-        quarters_of_rms(sum, static_cast<std::uint64_t>(lines), 4 - 2 * down));
+
+  std::vector<std::uint32_t> largest(components, 0);
+  for (std::int64_t i = 0; i < lines; ++i) {
+    const std::int32_t* const line = line_of(i);
+    for (std::size_t c = 0; c < components; ++c)
+      largest[c] = std::max(largest[c], magnitude(line[c]));
   }
+  // So that squares, with four fractional bits, add up in 64 bits.
+  std::vector<int> down(components);
+  for (std::size_t c = 0; c < components; ++c)
+    down[c] = std::max(0, static_cast<int>(std::bit_width(largest[c])) - 15);
+  // A little for the rounding: zeros have a width, too.
+  std::vector<std::uint64_t> sums(components, static_cast<std::uint64_t>(lines));
+  for (std::int64_t i = 0; i < lines; ++i) {
+    const std::int32_t* const line = line_of(i);
+    for (std::size_t c = 0; c < components; ++c) {
+      const std::uint64_t value = magnitude(line[c]) >> down[c];
+      sums[c] += value * value * 16;
+    }
+  }
+  factor.column_widths.resize(components);
+  for (std::size_t c = 0; c < components; ++c) {
+    factor.column_widths[c] = static_cast<std::int16_t>(
+        quarters_of_rms(sums[c], static_cast<std::uint64_t>(lines), 4 - 2 * down[c]));
+  }
+
   // Each line's energy next to what its columns say, in half octaves.
+  factor.row_widths.clear();
   std::vector<std::int16_t> rows(static_cast<std::size_t>(lines));
   std::int64_t deviation = 0;
   for (std::int64_t i = 0; i < lines; ++i) {
+    const std::int32_t* const line = line_of(i);
     std::uint64_t sum = 0;
-    for (std::int64_t c = 0; c < rank; ++c) {
-      const std::uint64_t value = std::min(entry(i, c), std::uint64_t{1} << 25);
+    for (std::size_t c = 0; c < components; ++c) {
       // (entry / width)^2 with 8 fractional bits; a width is -8 or more
-      const int up = 8 - (factor.column_widths[static_cast<std::size_t>(c)] >> 1);
+      const std::uint64_t value = std::min(magnitude(line[c]), 1u << 25);
+      const int up = 8 - (factor.column_widths[c] >> 1);
       const std::uint64_t square = value * value;
       sum += std::min<std::uint64_t>(up >= 0 ? square << up : square >> -up, 1 << 20) + 8;
     }
@@ -91,11 +106,12 @@ CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel&
     DigitsBlock& block = blocks[static_cast<std::size_t>(b)];
     BitWriter tails;
     const std::int64_t first = b * block_entries;
-    const std::int64_t last = std::min(first + block_entries, entries);
+    block.contexts.resize(static_cast<std::size_t>(std::min(block_entries, entries - first)));
+    block.symbols.resize(block.contexts.size());
     std::int64_t line = first / rank, component = first % rank;
-    for (std::int64_t i = first; i < last; ++i) {
+    for (std::size_t i = 0; i < block.contexts.size(); ++i) {
       const EntryShape shape = entry_shape(width_of(factor, line, component));
-      const std::int64_t value = factor.entries[static_cast<std::size_t>(i)];
+      const std::int64_t value = factor.entries[static_cast<std::size_t>(first) + i];
       // The bins of the symbols are centred on multiples of 2^tail_bits.
       const std::int64_t moved =
           value + (shape.tail_bits > 0 ? std::int64_t{1} << (shape.tail_bits - 1) : 0);
@@ -108,8 +124,8 @@ CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel&
       } else {
         tails.put(static_cast<std::uint32_t>(value), 32);
       }
-      block.contexts.push_back(static_cast<std::uint8_t>(shape.context));
-      block.symbols.push_back(static_cast<std::uint8_t>(symbol));
+      block.contexts[i] = static_cast<std::uint8_t>(shape.context);
+      block.symbols[i] = static_cast<std::uint8_t>(symbol);
       if (++component == rank) {
         component = 0;
         ++line;

@@ -50,6 +50,9 @@ struct Spectrum {
   at::Tensor left;              // (rows, count), in the work type
   std::vector<double> squares;  // count, falling
   double total = 0;             // of all squares
+  // The matrix but for what no component here can see: outside x inside, (rows, n) x (n, columns);
+  // without an outside it is inside itself.
+  at::Tensor outside, inside;
 };
 
 std::vector<double> to_doubles(const at::Tensor& tensor) {
@@ -92,6 +95,7 @@ double sum_of_squares(const at::Tensor& matrix, const Stripe& stripe_of) {
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
   decompose(matrix, spectrum);
+  spectrum.inside = matrix;
   // Not from the matrix: what a rank leaves is a difference of these, tiny for some matrices.
   spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
   return spectrum;
@@ -115,6 +119,8 @@ Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
   const Sketch found = sketch(matrix, start);
   decompose(found.seen, spectrum);
   spectrum.left = at::matmul(found.basis, spectrum.left);
+  spectrum.outside = found.basis;
+  spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,
   // itself.
   constexpr double too_small = 1e-4;
@@ -305,11 +311,11 @@ std::vector<std::int16_t> to_exponents(const at::Tensor& tensor) {
 // Rounds the left vectors, and then takes for the right ones those that suit the rounded left ones
 // best (least squares): they undo what of the rounding lies within the space of the left ones.
 // `coarser` multiplies the steps. False when the factors cannot be had so precise.
-bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoice& choice,
-              double coarser, int mantissa, Factors& factors) {
+bool quantize(const Spectrum& spectrum, const RankChoice& choice, double coarser, int mantissa,
+              Factors& factors) {
   const std::int64_t rank = choice.rank;
-  const auto rows = static_cast<double>(matrix.size(0)),
-             columns = static_cast<double>(matrix.size(1));
+  const auto rows = static_cast<double>(spectrum.left.size(0)),
+             columns = static_cast<double>(spectrum.inside.size(1));
   const double elements = rows * columns;
   const Budget budget = budget_of(spectrum, rank, choice.noise_share, rows, columns, mantissa);
   std::vector<double> units;  // of a left vector's entries
@@ -326,7 +332,7 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
     return at::from_blob(values.data(), {1, static_cast<std::int64_t>(values.size())}, at::kDouble)
         .clone();
   };
-  const auto device = matrix.device();
+  const auto device = spectrum.left.device();
   at::Tensor left =
       (spectrum.left.narrow(1, 0, rank).to(at::kDouble) * row_of(units).to(device)).round();
   at::Tensor powers = row_of(exponents).to(device);
@@ -341,11 +347,13 @@ bool quantize(const at::Tensor& matrix, const Spectrum& spectrum, const RankChoi
   const at::Tensor size = gram.diagonal().sqrt();
   gram = gram / size.unsqueeze(0) / size.unsqueeze(1);
   gram.diagonal().add_(1e-12);
-  const at::Tensor target =
-      at::matmul((basis / size.unsqueeze(0)).t().to(matrix.scalar_type()), matrix).to(at::kDouble);
   auto [factor, failed] = at::linalg_cholesky_ex(gram);
   if (failed.item<int>() != 0) return false;
-  const at::Tensor right = (at::cholesky_solve(target, factor) / size.unsqueeze(1)).round().t();
+  at::Tensor seen = (basis / size.unsqueeze(0)).t();
+  if (spectrum.outside.defined()) seen = at::matmul(seen, spectrum.outside.to(at::kDouble));
+  const at::Tensor solution = at::cholesky_solve(seen, factor) / size.unsqueeze(1);
+  const at::Tensor right =
+      at::matmul(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
   const double largest =
       std::max(left.abs().max().item<double>(), right.abs().max().item<double>());
   if (!(largest < static_cast<double>(most_factor))) return false;
@@ -417,7 +425,7 @@ class Fit {
     // Steps that are too fine for the integers at hand are made coarser.
     for (double coarser = 1; coarser < 1e12; coarser *= 32) {
       Factors factors;
-      if (!quantize(matrix_, spectrum, choice, coarser, grid_.mantissa, factors)) continue;
+      if (!quantize(spectrum, choice, coarser, grid_.mantissa, factors)) continue;
       if (product_bound(factors, aten_parallel()) >= std::uint64_t{1} << most_product_bits)
         continue;
       fit.low_rank = {std::move(factors), to_exponents(weights.rows),
