@@ -17,7 +17,7 @@ constexpr std::int64_t least_side = 4;  // of a matrix worth a fit
 constexpr std::int64_t least_elements = 1024;
 constexpr std::int64_t most_exact_side = 640;  // up to here the whole spectrum is cheap
 // Components that are looked at where it is not: time is as the number of elements times this.
-constexpr std::int64_t most_components = 256;
+constexpr std::int64_t most_components = 192;
 constexpr std::int64_t oversampling = 8;
 constexpr double entropy_factor = 17.07946844534713;  // 2 pi e
 constexpr double usual_noise_share = 0.5;
@@ -404,7 +404,13 @@ class Fit {
     // The weights that suit best are those of the residual, which a first look tells.
     const Sketch first =
         sketch(matrix_, random_start(matrix_.size(1), first_count(), matrix_.options()));
-    const Weights change = balance(matrix_.addmm_(first.basis, first.seen, 1, -1).square_());
+    matrix_.addmm_(first.basis, first.seen, 1, -1).square_();
+    if (work_ == at::kFloat) {
+      const double captured = first.seen.square().sum().item<double>();
+      needs_double = matrix_.sum().item<double>() < 1e-11 * captured;
+      if (needs_double) return {};
+    }
+    const Weights change = balance(matrix_);
     weights = {weights.rows + change.rows, weights.columns + change.columns};
     take_copy(weights);
     const Spectrum spectrum =
@@ -415,13 +421,6 @@ class Fit {
     LowRankFit fit;
     fit.bits = choice.bits;
     if (choice.rank == 0) return fit;
-    if (work_ == at::kFloat) {
-      double captured = 0;
-      for (std::int64_t c = 0; c < choice.rank; ++c)
-        captured += spectrum.squares[static_cast<std::size_t>(c)];
-      needs_double = spectrum.total - captured < 1e-11 * spectrum.total;
-      if (needs_double) return fit;
-    }
     // Steps that are too fine for the integers at hand are made coarser.
     for (double coarser = 1; coarser < 1e12; coarser *= 32) {
       Factors factors;
