@@ -1,4 +1,4 @@
-// Logarithms and quotients in integers, for results that must not depend on a floating-point library.
+// Logarithms and quotients in integers, for results that must not depend on floating-point libraries.
 #pragma once
 
 #include <array>

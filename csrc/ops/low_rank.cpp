@@ -283,7 +283,7 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   const std::int64_t stride = std::max<std::int64_t>(1, most / 64);
   for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
     // Nearly full ranks leave no residual to speak of, and estimates of it are wild.
-    if (static_cast<double>(rank) > 0.75 * std::min(rows, columns)) break;
+    if (static_cast<double>(rank) > 0.9 * std::min(rows, columns)) break;
     consider(rank, usual_noise_share);
   }
   const std::int64_t rank = best.rank;
