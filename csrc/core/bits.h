@@ -64,6 +64,8 @@ class BitReader {
   }
 
   bool ok() const { return ok_; }
+  // Bytes of which some bit was read.
+  std::size_t bytes_used() const { return static_cast<std::size_t>((used_ + 7) / 8); }
   // Whether what is left is less than a byte and zero.
   bool only_padding_left() const {
     return ok_ && bits_ - used_ < 8 && (used_ % 8 == 0 || data_[used_ / 8] >> (used_ % 8) == 0);

@@ -1,4 +1,4 @@
-// Logarithms and quotients in integers, for results that must not depend on floating-point libraries.
+// Logarithms and quotients in integers, for results that depend on no floating-point library.
 #pragma once
 
 #include <array>

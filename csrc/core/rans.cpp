@@ -4,66 +4,29 @@
 #include <bit>
 #include <cstring>
 
+#include "core/bits.h"
+
 namespace lmgc::rans {
 namespace {
 
 constexpr int significant_bits = 5;
 constexpr int most_exponent = 12;  // every frequency but the rest's is below 4096
 
-// Bits in bytes, the least significant first.
-class BitWriter {
- public:
-  explicit BitWriter(ByteWriter& out) : out_(out) {}
-  void put(std::uint32_t value, int bits) {
-    held_ |= std::uint64_t{value} << count_;
-    for (count_ += bits; count_ >= 8; count_ -= 8, held_ >>= 8) {
-      out_.fixed(static_cast<std::uint8_t>(held_));
-    }
-  }
-  // value >= 1: as many zeros as it has bits after its first, then those bits from a one on.
-  void put_gamma(std::uint32_t value) {
-    const int bits = std::bit_width(value) - 1;
-    put(0, bits);
-    put(1, 1);
-    put(value & ((1u << bits) - 1), bits);
-  }
-  void flush() {
-    if (count_ > 0) put(0, 8 - count_);
-  }
+constexpr int most_gamma_zeros = significant_bits - 1;
 
- private:
-  ByteWriter& out_;
-  std::uint64_t held_ = 0;
-  int count_ = 0;
-};
+// value >= 1: as many zeros as it has bits after its first, then a one and those bits.
+void put_gamma(BitWriter& bits, std::uint32_t value) {
+  const int extra = std::bit_width(value) - 1;
+  bits.put(std::uint64_t{1} << extra, extra + 1);
+  bits.put(value & ((1u << extra) - 1), extra);
+}
 
-class BitReader {
- public:
-  explicit BitReader(ByteReader& in) : in_(in) {}
-  std::uint32_t get(int bits) {
-    while (count_ < bits) {
-      held_ |= std::uint64_t{in_.fixed<std::uint8_t>()} << count_;
-      count_ += 8;
-    }
-    const auto value = static_cast<std::uint32_t>(held_ & ((std::uint64_t{1} << bits) - 1));
-    held_ >>= bits;
-    count_ -= bits;
-    return value;
-  }
-  // 0 when there is no value of at most five bits.
-  std::uint32_t get_gamma() {
-    int bits = 0;
-    while (get(1) == 0) {
-      if (++bits > 4) return 0;
-    }
-    return 1u << bits | get(bits);
-  }
-
- private:
-  ByteReader& in_;
-  std::uint64_t held_ = 0;
-  int count_ = 0;
-};
+// 0 when there is no value of at most five bits.
+std::uint32_t get_gamma(BitReader& bits) {
+  const int extra = bits.get_unary(most_gamma_zeros + 1);
+  if (extra > most_gamma_zeros) return 0;
+  return 1u << extra | static_cast<std::uint32_t>(bits.get(extra));
+}
 
 // The nearest number of at most five significant bits.
 std::uint32_t rounded(std::uint32_t value) {
@@ -85,7 +48,7 @@ void write_table(const Table& table, BitWriter& bits) {
     const std::uint32_t frequency = table.frequency[symbol];
     const int exponent = std::bit_width(frequency);
     const int step = exponent - previous;
-    bits.put_gamma(static_cast<std::uint32_t>(step >= 0 ? 2 * step + 1 : -2 * step));
+    put_gamma(bits, static_cast<std::uint32_t>(step >= 0 ? 2 * step + 1 : -2 * step));
     previous = exponent;
     if (exponent < 2) continue;
     const int kept = std::min(exponent, significant_bits) - 1;
@@ -95,20 +58,23 @@ void write_table(const Table& table, BitWriter& bits) {
 
 // False when the bits are no table. Reads zeros past the end, which the caller finds out.
 bool read_table(BitReader& bits, Table& table) {
-  const std::uint32_t first = bits.get(8), last = bits.get(8), rest = bits.get(8);
+  const auto first = static_cast<std::uint32_t>(bits.get(8));
+  const auto last = static_cast<std::uint32_t>(bits.get(8));
+  const auto rest = static_cast<std::uint32_t>(bits.get(8));
   if (rest < first || rest > last) return false;
   table.rest = static_cast<std::uint8_t>(rest);
   std::uint32_t sum = 0;
   int exponent = 0;
   for (std::uint32_t symbol = first; symbol <= last; ++symbol) {
     if (symbol == rest) continue;
-    const std::uint32_t code = bits.get_gamma();
+    const std::uint32_t code = get_gamma(bits);
     if (code == 0) return false;
     exponent += code & 1 ? static_cast<int>(code >> 1) : -static_cast<int>(code >> 1);
     if (exponent < 0 || exponent > most_exponent) return false;
     if (exponent == 0) continue;
     const int kept = std::min(exponent, significant_bits) - 1;
-    const std::uint32_t frequency = (1u << kept | bits.get(kept)) << (exponent - 1 - kept);
+    const std::uint32_t frequency = (1u << kept | static_cast<std::uint32_t>(bits.get(kept)))
+                                    << (exponent - 1 - kept);
     table.frequency[symbol] = static_cast<std::uint16_t>(frequency);
     sum += frequency;
   }
@@ -163,19 +129,23 @@ Table normalize(const Counts& counts) {
 }
 
 void write_tables(const Table* tables, int count, ByteWriter& out) {
-  BitWriter bits(out);
+  BitWriter bits;
   for (int i = 0; i < count; ++i) write_table(tables[i], bits);
-  bits.flush();
+  const std::vector<std::uint8_t> bytes = bits.take();
+  out.bytes(bytes.data(), bytes.size());
 }
 
 Status read_tables(ByteReader& in, int count, std::vector<Table>& tables) {
   tables.assign(static_cast<std::size_t>(count), Table{});
-  BitReader bits(in);
+  ByteReader ahead = in;
+  const std::size_t left = in.left();
+  BitReader bits(ahead.bytes(left), left);
   for (Table& table : tables) {
     const bool valid = read_table(bits, table);
-    if (!in.ok()) return Status::truncated;
+    if (!bits.ok()) return Status::truncated;
     if (!valid) return Status::bad_table;
   }
+  in.bytes(bits.bytes_used());
   return Status::ok;
 }
 

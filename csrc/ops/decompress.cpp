@@ -6,9 +6,9 @@
 #include "ops/compress.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
+#include "ops/fixed.h"
 #include "ops/for_each.h"
 #include "ops/lmgc.h"
-#include "ops/fixed.h"
 #include "ops/planes.h"
 
 namespace lmgc::ops {

@@ -1,14 +1,13 @@
 #include "ops/low_rank.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "ops/for_each.h"
+#include "ops/spectrum.h"
 
 namespace lmgc::ops {
 namespace {
@@ -22,127 +21,6 @@ constexpr std::int64_t oversampling = 8;
 constexpr double entropy_factor = 17.07946844534713;  // 2 pi e
 constexpr double usual_noise_share = 0.5;
 constexpr double least_noise = 0.03;
-
-struct Weights {
-  at::Tensor rows, columns;  // exponents, as floats of the work type: (rows, 1) and (1, columns)
-};
-
-// Takes the weights off, in place.
-void scale_(at::Tensor& matrix, const Weights& weights) {
-  matrix.mul_(at::exp2(-weights.rows)).mul_(at::exp2(-weights.columns));
-}
-
-// Powers of two near the root mean squares of rows and columns, found by turns.
-Weights balance(const at::Tensor& squares) {
-  constexpr int rounds = 3;
-  constexpr double least = 1e-30;
-  at::Tensor rows, columns = at::ones({1, squares.size(1)}, squares.options());
-  for (int round = 0; round < rounds; ++round) {
-    rows = at::matmul(squares, columns.reciprocal().t()).div_(squares.size(1)).clamp_min_(least);
-    columns = at::matmul(rows.reciprocal().t(), squares).div_(squares.size(0)).clamp_min_(least);
-  }
-  return {(rows.log2() * 0.5).round(), (columns.log2() * 0.5).round()};
-}
-
-// The leading left singular vectors and squared singular values of a matrix whose rows are its
-// shorter side.
-struct Spectrum {
-  at::Tensor left;              // (rows, count), in the work type
-  std::vector<double> squares;  // count, falling
-  double total = 0;             // of all squares
-  // The matrix but for what no component here can see: outside x inside, (rows, n) x (n, columns);
-  // without an outside it is inside itself.
-  at::Tensor outside, inside;
-};
-
-std::vector<double> to_doubles(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.to(at::kCPU, at::kDouble).contiguous();
-  const double* const first = host.data_ptr<double>();
-  return std::vector<double>(first, first + host.numel());
-}
-
-// Left singular vectors and squared singular values of a matrix, the largest first. Through its
-// Gram matrix, in doubles: squares of small singular values drown in floats.
-void decompose(const at::Tensor& matrix, Spectrum& spectrum) {
-  constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
-  at::Tensor gram =
-      at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(at::kDouble));
-  for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
-    const at::Tensor wide =
-        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(at::kDouble);
-    gram.addmm_(wide, wide.t());
-  }
-  auto [ascending, columns] = at::linalg_eigh(gram);
-  spectrum.left = columns.flip({1}).to(matrix.scalar_type());
-  spectrum.squares = to_doubles(ascending.flip({0}).clamp_min(0));
-}
-
-// Sums of squares, a stripe of rows at a time, so that not all of the matrix is copied.
-template <class Stripe>
-double sum_of_squares(const at::Tensor& matrix, const Stripe& stripe_of) {
-  constexpr std::int64_t stripe = 256;
-  double sum = 0;
-  for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
-    const double norm = stripe_of(first, std::min(stripe, matrix.size(0) - first))
-                            .to(at::kDouble)
-                            .norm()
-                            .template item<double>();
-    sum += norm * norm;
-  }
-  return sum;
-}
-
-Spectrum exact_spectrum(const at::Tensor& matrix) {
-  Spectrum spectrum;
-  decompose(matrix, spectrum);
-  spectrum.inside = matrix;
-  // Not from the matrix: what a rank leaves is a difference of these, tiny for some matrices.
-  spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
-  return spectrum;
-}
-
-// An orthonormal basis of about the space of the leading left singular vectors, and the matrix seen
-// in it: one step of randomized subspace iteration (Halko, Martinsson, Tropp 2011) from `start`,
-// (columns, count), a guess of the leading right ones.
-struct Sketch {
-  at::Tensor basis;  // (rows, count)
-  at::Tensor seen;   // (count, columns): basis' x matrix
-};
-
-Sketch sketch(const at::Tensor& matrix, const at::Tensor& start) {
-  const at::Tensor basis = std::get<0>(at::linalg_qr(at::matmul(matrix, start)));
-  return {basis, at::matmul(basis.t(), matrix)};
-}
-
-Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
-  Spectrum spectrum;
-  const Sketch found = sketch(matrix, start);
-  decompose(found.seen, spectrum);
-  spectrum.left = at::matmul(found.basis, spectrum.left);
-  spectrum.outside = found.basis;
-  spectrum.inside = found.seen;
-  // What is left, as a difference, or, where it is so small that the difference is rounding,
-  // itself.
-  constexpr double too_small = 1e-4;
-  const double captured = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
-  spectrum.total = sum_of_squares(matrix, [&](std::int64_t first, std::int64_t count) {
-    return matrix.narrow(0, first, count);
-  });
-  if (spectrum.total - captured < too_small * spectrum.total) {
-    spectrum.total = captured + sum_of_squares(matrix, [&](std::int64_t first, std::int64_t count) {
-                       return at::addmm(matrix.narrow(0, first, count),
-                                        found.basis.narrow(0, first, count), found.seen, 1, -1);
-                     });
-  }
-  return spectrum;
-}
-
-at::Tensor random_start(std::int64_t columns, std::int64_t count,
-                        const at::TensorOptions& options) {
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
-  return at::randn({columns, count}, generator, at::TensorOptions().dtype(at::kFloat))
-      .to(options.device(), c10::typeMetaToScalarType(options.dtype()));
-}
 
 // ---- how large a section would be ---------------------------------------------------------------
 
