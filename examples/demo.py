@@ -21,7 +21,7 @@ import gradients
 import measure
 from peers import PEERS
 
-METHODS = ("lmgc", "planes")
+METHODS = ("lowrank", "lmgc", "planes")
 REPEATS = 2
 
 
