@@ -7,7 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
-from helpers import FLOATS, all_identical, bits, from_bytes, identical, op_info, ops, to_bytes
+from helpers import (
+    FLOATS,
+    all_identical,
+    bits,
+    from_bytes,
+    identical,
+    op_info,
+    ops,
+    python,
+    to_bytes,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -399,3 +409,16 @@ def test_threads(method: str):
     torch.set_num_threads(1)
     if method == "scale":
         assert torch.equal(*frames)
+
+
+def test_a_list_of_matrices_with_all_threads() -> None:
+    # LAPACK's own threads, inside a parallel region, once waited for each other for ever.
+    program = """
+import torch, lmgc_torch
+torch.set_num_threads(2)
+torch.manual_seed(0)
+tensors = [torch.randn(1024, 32) @ torch.randn(32, 256) + torch.randn(1024, 256) for _ in range(4)]
+restored = lmgc_torch.decompress(lmgc_torch.compress(tensors, method="lowrank"))
+assert all(map(torch.equal, tensors, restored))
+"""
+    assert python(program).returncode == 0
