@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-context",
         metavar="N",
         type=int,
-        help=f"tokens of a window; default: {export.DEFAULT_CONTEXT}, or as many as the model takes",
+        help=f"tokens of a window; default: {export.DEFAULT_CONTEXT}, or the model's most",
     )
     dtypes = [_dtype_name(dtype) for dtype in export.DTYPES]
     sub.add_argument(

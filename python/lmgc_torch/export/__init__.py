@@ -86,28 +86,26 @@ def export_prior(
         CheckpointError: The architecture (the message lists those that are supported), a setting
             or the tokenizer does not do.
         ValueError: `max_context` or `dtype` is out of range.
-        TypeError: `tokenizer` is missing or of another type.
+        TypeError: `checkpoint` or `tokenizer` is of another type, or a model has no tokenizer.
         ImportError: transformers is needed and not installed.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype}; it must be one of {', '.join(map(str, DTYPES))}")
-    if isinstance(checkpoint, str | os.PathLike):
-        name = os.fspath(checkpoint)
-        config = _load_config(name)
-        _check_architecture(config)
-        context = _checked_context(max_context, config)
-        tokenizer = _load_tokenizer(name) if tokenizer is None else tokenizer
-        model = _load_model(name, dtype)
-    else:
-        model, config = checkpoint, getattr(checkpoint, "config", None)
-        _check_architecture(config)
-        context = _checked_context(max_context, config)
-        if tokenizer is None:
-            raise TypeError("a model needs its tokenizer, or a mapping of texts to ids, beside it")
+    is_named = isinstance(checkpoint, str | os.PathLike)
+    name = os.fspath(checkpoint) if is_named else type(checkpoint).__name__
+    config = _load_config(name) if is_named else getattr(checkpoint, "config", None)
+    if config is None:
+        raise TypeError(f"a checkpoint is a name, a path or a model of transformers, not a {name}")
+    _check_architecture(config)
+    context = _checked_context(max_context, config)
+    if tokenizer is None and not is_named:
+        raise TypeError("a model needs its tokenizer, or a mapping of texts to ids, beside it")
+    tokenizer = _load_tokenizer(name) if tokenizer is None else tokenizer
+    vocabulary = find_vocabulary(tokenizer, config)
+    model = _load_model(name, dtype) if is_named else checkpoint
     if not hasattr(model, "lm_head"):
-        raise CheckpointError(f"a {type(model).__name__} does not predict tokens: it has no head")
+        raise CheckpointError(f"a {name} does not predict tokens: it has no head for them")
 
-    vocabulary = find_vocabulary(tokenizer, config, model.get_input_embeddings().weight.size(0))
     weights = Weights(model, dtype)
     ids = torch.tensor(vocabulary.ids)
     prior = ARCHITECTURES[config.model_type](config, weights, vocabulary.tokens, ids, context)

@@ -125,12 +125,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] to the same shape, for whole windows."""
         x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        after: Tensor = x + self.mlp(self.norm2(x))
+        return after
 
     def step(self, x: Tensor, cache: Tensor, position: int) -> Tensor:
         """[B, 1, C] to the same shape; see Attention.step."""
         x = x + self.attention.step(self.norm1(x), cache, position)
-        return x + self.mlp(self.norm2(x))
+        after: Tensor = x + self.mlp(self.norm2(x))
+        return after
 
 
 class CausalPrior(nn.Module):
@@ -174,11 +176,8 @@ class CausalPrior(nn.Module):
         self.max_context = max_context
         self.portable = False
         self.units_per_octave = math.log(2.0)
-        self.layers, self.kv_heads, self.head_dim = (
-            len(blocks),
-            blocks[0].attention.kv_heads,
-            head_dim,
-        )
+        self.layers, self.kv_heads = len(blocks), blocks[0].attention.kv_heads
+        self.head_dim = head_dim
         self.embedding, self.norm, self.head = embedding, norm, head
         self.blocks = nn.ModuleList(blocks)
 
@@ -226,6 +225,6 @@ class CausalPrior(nn.Module):
         cache, position = state
         x = self.embedding(tokens.unsqueeze(1), position)
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, cache[:, layer], position)
+            x = block.step(x, cache[:, layer], position)  # type: ignore[operator]
         logits: Tensor = self.head(self.norm(x))
         return logits.squeeze(1).float(), (cache, position + 1)

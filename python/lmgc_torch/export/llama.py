@@ -132,8 +132,8 @@ def rope_angles(config: Any, head_dim: int, max_context: int) -> Tensor:
             f"the checkpoint's rope scaling is {kind!r}; supported are "
             f"{', '.join(map(repr, ROPE_TYPES))}"
         )
-    if settings.get("partial_rotary_factor") not in (None, 1.0) or head_dim % 2 != 0:
-        raise CheckpointError("the checkpoint turns only a part of each head, or odd heads")
+    if settings.get("partial_rotary_factor") not in (None, 1.0):
+        raise CheckpointError("the checkpoint turns only a part of each head; supported is all")
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
     turning = torch.as_tensor(float(settings["rope_theta"]), dtype=torch.float64) ** -exponent
     if kind == "linear":
@@ -153,7 +153,8 @@ def _stretched(turning: Tensor, settings: dict[str, Any]) -> Tensor:
     turns = turning * settings["original_max_position_embeddings"] / (2 * math.pi)
     slow, fast = settings["low_freq_factor"], settings["high_freq_factor"]
     kept = ((turns - slow) / (fast - slow)).clamp(0.0, 1.0)
-    return kept * turning + (1 - kept) * turning / settings["factor"]
+    mixed: Tensor = kept * turning + (1 - kept) * turning / settings["factor"]
+    return mixed
 
 
 def build(
@@ -175,8 +176,8 @@ def build(
         CheckpointError: A setting or tensor is not this family's.
     """
     require(config, "hidden_act", "silu", "swish")
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or 0
-    kv_heads = kv_heads or heads
+    heads = config.num_attention_heads
+    kv_heads = config.num_key_value_heads or heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     window = _window(config)
 

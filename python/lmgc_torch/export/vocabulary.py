@@ -36,14 +36,13 @@ class Vocabulary:
     separators: list[str]
 
 
-def find_vocabulary(tokenizer: Any, config: Any, rows: int) -> Vocabulary:
+def find_vocabulary(tokenizer: Any, config: Any) -> Vocabulary:
     """Looks the prior's tokens up in the checkpoint's vocabulary.
 
     Args:
         tokenizer: A transformers tokenizer; or a mapping of texts (of digits, separators, "<bos>",
             characters) to ids.
-        config: The checkpoint's configuration, which may know the beginning of a text.
-        rows: Ids that the model has.
+        config: The checkpoint's configuration.
 
     Returns:
         The vocabulary. Separators and bytes that are no single token are left out.
@@ -58,8 +57,8 @@ def find_vocabulary(tokenizer: Any, config: Any, rows: int) -> Vocabulary:
         token = spelling.find(digit)
         if token is None:
             raise CheckpointError(
-                f"the tokenizer has no token for the single digit {digit!r}; a prior needs one for "
-                f"each of {DIGITS}"
+                f"none of the tokenizer's {spelling.size} tokens is the single digit {digit!r}; a "
+                f"prior needs one for each of {DIGITS}"
             )
         found[digit] = token
     found[BOS] = _beginning(tokenizer, config)
@@ -76,10 +75,10 @@ def find_vocabulary(tokenizer: Any, config: Any, rows: int) -> Vocabulary:
         separators.append(BYTES)
 
     ids = list(found.values())
-    if not all(0 <= token < rows for token in ids):
+    if not all(0 <= token < config.vocab_size for token in ids):
         raise CheckpointError(
-            f"the tokenizer has ids up to {max(ids)}, the model rows for {rows} tokens: they do "
-            "not belong together"
+            f"the tokenizer has ids up to {max(ids)}, the model {config.vocab_size} tokens: they "
+            "do not belong together"
         )
     if len({found[digit] for digit in DIGITS}) < len(DIGITS):
         raise CheckpointError("the tokenizer gives two digits the same id")
@@ -109,6 +108,11 @@ class _Spelling:
         alphabet = _byte_alphabet()
         if "<0x00>" not in self._vocab and all(letter in self._vocab for letter in alphabet):
             self._alphabet = alphabet
+
+    @property
+    def size(self) -> int:
+        """Tokens in the vocabulary."""
+        return len(self._vocab)
 
     def find(self, text: str) -> int | None:
         """Returns the id of the one token that stands for a text, None if it takes several.
