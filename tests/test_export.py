@@ -25,6 +25,8 @@ from lmgc_torch.export.vocabulary import find_vocabulary
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.load:DeprecationWarning")
+
 # A tokenizer's place: ids of the tokens that a prior knows, not in their order.
 IDS = {text: (7 * i + 3) % 67 for i, text in enumerate([*"0123456789abcdef", "<bos>", " ", ", "])}
 

@@ -295,10 +295,11 @@ def _export_prior(options: argparse.Namespace) -> int:
             dtype=getattr(torch, options.dtype),
         )
     if not options.quiet:
+        size = f"{done.bytes:,} bytes, " if done.bytes else ""
         print(
             f"{files.name_of(output)}: {done.architecture}, {done.parameters:,} parameters in "
-            f"{_dtype_name(done.dtype)}, {done.bytes:,} bytes, windows of {done.max_context} "
-            f"tokens; separators: {', '.join(done.separators)}",
+            f"{_dtype_name(done.dtype)}, {size}windows of {done.max_context} tokens; separators: "
+            f"{', '.join(done.separators)}",
             file=sys.stderr,
         )
     return EXIT_OK

@@ -107,6 +107,7 @@ def export_prior(
         raise CheckpointError(f"a {name} does not predict tokens: it has no head for them")
 
     weights = Weights(model, dtype)
+    del model  # if nobody else holds it, each of its tensors goes once it was taken
     ids = torch.tensor(vocabulary.ids)
     prior = ARCHITECTURES[config.model_type](config, weights, vocabulary.tokens, ids, context)
     weights.check_all_taken()
