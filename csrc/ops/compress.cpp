@@ -119,11 +119,13 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
     if (bytes[i].numel() != 0) which.push_back(i);
   }
   if (which.empty()) return;
+  prior.check_repeatable();
   std::vector<Section> sections = code_with_prior(prior, bytes, frame.header, options, which);
   if (which.empty()) return;
   FrameHeader with = frame.header;
   with.has_prior = true;
-  with.prior = prior.describe(options.serialize, bound_batch_lanes(prior, options.memory_limit));
+  with.prior = prior.describe(options.serialize, options.window,
+                              bound_batch_lanes(prior, options.memory_limit));
   const auto block =
       static_cast<std::int64_t>(write_header(with).size() - write_header(frame.header).size());
   std::int64_t saved = 0;
@@ -172,8 +174,8 @@ void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& fram
   });
 }
 
-// Whether a frame of a bound prior gives back what went in: floating-point models may differ from
-// call to call.
+// Whether a frame of a bound prior gives back what went in: a model may keep to itself over a short
+// input and differ from call to call all the same.
 bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
              const OptionalPrior& prior) {
   try {
@@ -182,7 +184,9 @@ bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
       if (!at::equal(bytes_of(decoded[i]), bytes[i])) return false;
     }
     return true;
-  } catch (const c10::Error&) {
+  } catch (const c10::Error& error) {
+    // Other errors are not about these bytes: the model failed, or memory ran out.
+    if (!is_corrupt_frame(error)) throw;
     return false;
   }
 }
@@ -192,11 +196,11 @@ bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
 at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
-                    std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
-                    const std::string& metadata) {
+                    const std::string& window, std::int64_t lane_elements, bool bypass,
+                    std::int64_t memory_limit, const std::string& metadata) {
   const Choice choice = parse_method(method);
-  const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order), lane_elements,
-                            bypass, memory_limit};
+  const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order),
+                            parse_window(window), lane_elements, bypass, memory_limit};
   TORCH_CHECK_VALUE(
       lane_elements >= 0 && lane_elements <= static_cast<std::int64_t>(most_lane_elements),
       "lane_elements is ", lane_elements,
@@ -236,9 +240,9 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
   if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, bytes, prior)) {
     TORCH_WARN(
         "this prior does not compute the same probabilities twice; the tensors were compressed "
-        "with method 'planes' instead");
+        "with method 'auto' instead, which needs no prior");
     frame.header.has_prior = false;
-    use_tables(Choice::planes, bytes, frame, device);
+    use_tables(Choice::automatic, bytes, frame, device);
     out = assemble(frame, device);
   }
   return out;
@@ -247,11 +251,11 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
                                const c10::intrusive_ptr<Prior>& prior, const std::string& method,
                                const std::string& separator, std::int64_t bytes_per_group,
-                               const std::string& byte_order, std::int64_t lane_elements,
-                               bool bypass, std::int64_t memory_limit,
+                               const std::string& byte_order, const std::string& window,
+                               std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
                                const std::string& metadata) {
-  return compress(tensors, prior, method, separator, bytes_per_group, byte_order, lane_elements,
-                  bypass, memory_limit, metadata);
+  return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
+                  lane_elements, bypass, memory_limit, metadata);
 }
 
 }  // namespace lmgc::ops

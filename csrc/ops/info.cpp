@@ -37,6 +37,7 @@ std::string prior_json(const FrameHeader& header) {
     out << half;
   }
   out << std::dec << "\", \"portable\": " << (prior.portable ? "true" : "false")
+      << ", \"window\": " << quoted(window_name(prior.window))
       << ", \"window_tokens\": " << prior.window_tokens
       << ", \"separator\": " << quoted(separator_name(prior.serialize.separator))
       << ", \"bytes_per_group\": " << static_cast<int>(prior.serialize.bytes_per_group)
@@ -83,9 +84,10 @@ std::string info(const at::Tensor& data) {
   const at::Tensor frame = frame_bytes(data);
   const FrameHeader header = read_header(frame);
   std::ostringstream out;
-  out << "{\"version\": 1, \"metadata\": " << quoted(header.metadata)
-      << ", \"bytes\": " << frame.numel() << ", \"header_bytes\": " << header.header_size
-      << ", \"prior\": " << prior_json(header) << ", \"tensors\": [";
+  out << "{\"version\": " << static_cast<int>(header.version)
+      << ", \"metadata\": " << quoted(header.metadata) << ", \"bytes\": " << frame.numel()
+      << ", \"header_bytes\": " << header.header_size << ", \"prior\": " << prior_json(header)
+      << ", \"tensors\": [";
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     out << (i == 0 ? "" : ", ") << "{\"dtype\": \"" << name(record.dtype) << "\", \"shape\": [";

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -49,9 +50,17 @@ class Prior : public torch::CustomClassHolder {
   std::int64_t token(const std::string& text) const;
 
   // What a frame made with this prior says about it, for a batch of `batch_lanes` lanes.
-  PriorBlock describe(const SerializeOptions& options, std::int64_t batch_lanes) const;
+  PriorBlock describe(const SerializeOptions& options, WindowKind window,
+                      std::int64_t batch_lanes) const;
   // Raises PriorMismatchError with what differs, unless frames with `block` can be decoded here.
   void check_matches(const PriorBlock& block) const;
+  // Before anything is coded: raises a ValueError unless the probe's input gives the same logits
+  // twice and, with a portable prior, from step as from forward and from one row as from many. The
+  // prior is tried once on each device.
+  void check_repeatable() const;
+  // Bytes of a lane's state at the end of a full window, estimated from how the state grows over
+  // the probe's input.
+  std::int64_t state_bytes() const;
 
   // tokens int64 [B,T], features float32 [B,T,F] -> logits float32 [B,T,V], contiguous.
   at::Tensor forward(const at::Tensor& tokens, const at::Tensor& features) const;
@@ -65,6 +74,11 @@ class Prior : public torch::CustomClassHolder {
  private:
   at::Tensor checked_logits(const c10::IValue& value, at::IntArrayRef shape) const;
   std::uint64_t probe() const;
+  struct Steps {
+    at::Tensor logits;         // [rows, T, V], as forward gives them
+    std::int64_t state_bytes;  // as state_bytes() gives them
+  };
+  Steps run_steps(const at::Tensor& tokens, const at::Tensor& features) const;
   std::string environment() const;
 
   torch::jit::Module module_;
@@ -77,15 +91,14 @@ class Prior : public torch::CustomClassHolder {
   float steps_per_unit_ = 0;
   std::uint64_t fingerprint_[2] = {};
 
+  // What was found out on this device.
   mutable std::mutex probe_mutex_;
-  mutable bool probed_ = false;
-  mutable std::uint64_t probe_ = 0;
+  mutable std::optional<std::uint64_t> probe_;
+  mutable bool repeatable_ = false;
+  mutable std::optional<std::int64_t> state_bytes_;
 };
 
 // Registers torch.classes.lmgc.Prior.
 void register_prior(torch::Library& m);
-
-// The first `lanes` rows of every tensor in a state.
-c10::IValue narrow_state(const c10::IValue& state, std::int64_t lanes);
 
 }  // namespace lmgc::ops

@@ -140,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "-m", "--method", choices=api.METHODS, default="auto", help="how to code; default: auto"
     )
+    sub.add_argument(
+        "--window",
+        choices=api.WINDOWS,
+        default="disjoint",
+        help="for lmgc: whether the model's context starts anew or slides; default: disjoint",
+    )
     add_common(sub)
 
     sub = command("decompress", _decompress, "restore the file that was compressed")
@@ -197,6 +203,7 @@ def _compress(options: argparse.Namespace) -> int:
                 {"file": origin.to_json()},
                 method=options.method,
                 prior=options.prior,
+                window=options.window,
             )
         ).cpu()
     if options.rm:
