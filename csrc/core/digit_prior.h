@@ -148,9 +148,9 @@ LMGC_HD inline const std::int16_t* distribution_of(const DigitPriorView& prior, 
                   : prior.low + (context * digits_of + high) * distribution_size;
 }
 
-LMGC_HD inline void digit_frequencies(const DigitPriorView& prior, int context, int high,
-                                      const std::int16_t* weights, std::uint32_t* frequency) {
-  std::int32_t counts[digits_of];
+// The counts of a digit's values.
+LMGC_HD inline void digit_counts(const DigitPriorView& prior, int context, int high,
+                                 const std::int16_t* weights, std::int32_t* counts) {
   mixture_counts(distribution_of(prior, context, high), weights, counts);
   // The two zeros are symbols of the first high digit.
   const std::int32_t zero = whole_probability * weights[prior_components],
@@ -161,6 +161,12 @@ LMGC_HD inline void digit_frequencies(const DigitPriorView& prior, int context, 
     counts[symbol_zero] += zero;
     counts[symbol_minus_zero] += minus_zero;
   }
+}
+
+LMGC_HD inline void digit_frequencies(const DigitPriorView& prior, int context, int high,
+                                      const std::int16_t* weights, std::uint32_t* frequency) {
+  std::int32_t counts[digits_of];
+  digit_counts(prior, context, high, weights, counts);
   counts_to_frequencies(counts, frequency);
 }
 

@@ -1,5 +1,6 @@
 #include "core/frame.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/bytes.h"
@@ -120,7 +121,8 @@ Status read_record(ByteReader& in, TensorRecord& record) {
   record.bytes = empty ? 0 : product;
   record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
   if (record.bytes == 0 && record.method != Method::raw) return Status::bad_header;
-  const bool fixed = record.method == Method::scale || record.method == Method::lowrank;
+  const bool fixed = record.method == Method::scale || record.method == Method::lowrank ||
+                     record.method == Method::lm;
   if (fixed && !format.is_float()) return Status::bad_header;
   record.data_checksum = in.fixed<std::uint32_t>();
   record.section_size = in.varint();
@@ -145,13 +147,17 @@ const char* name(Method method) {
       return "scale";
     case Method::lowrank:
       return "lowrank";
+    case Method::lm:
+      return "lm";
   }
   return "unknown";
 }
 
 std::uint8_t required_version(const FrameHeader& header) {
   if (header.has_prior && header.prior.window != WindowKind::disjoint) return 2;
-  return 1;
+  const bool lm = std::any_of(header.tensors.begin(), header.tensors.end(),
+                              [](const TensorRecord& record) { return record.method == Method::lm; });
+  return lm ? 2 : 1;
 }
 
 std::vector<std::uint8_t> write_header(const FrameHeader& header) {
@@ -215,7 +221,8 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   for (TensorRecord& record : header.tensors) {
     const Status status = read_record(in, record);
     if (status != Status::ok) return status == Status::truncated ? Status::bad_header : status;
-    uses_prior = uses_prior || record.method == Method::lmgc;
+    if (record.method == Method::lm && header.version < 2) return Status::bad_header;
+    uses_prior = uses_prior || record.method == Method::lmgc || record.method == Method::lm;
     record.section_offset = offset;
     if (record.section_size > size - offset) return Status::truncated;
     offset += record.section_size;

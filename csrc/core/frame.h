@@ -26,9 +26,10 @@ enum class Method : std::uint8_t {
   planes = 1,  // byte grouping, static tables (planes.h)
   lmgc = 2,    // ieee serializer, causal language model, range coder lanes (lanes.h)
   scale = 3,   // fixed serializer, row and column scales, static tables (fixed_section.h)
-  lowrank = 4  // the same, predicted by a low-rank product
+  lowrank = 4,  // the same, predicted by a low-rank product
+  lm = 5        // scale or lowrank with a causal language model for the tables (lm_section.h)
 };
-inline constexpr int methods = 5;
+inline constexpr int methods = 6;
 const char* name(Method method);  // "unknown" for a code that is not a Method
 
 // What a decoder must agree on with the encoder before it may run a language model.

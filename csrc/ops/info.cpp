@@ -2,6 +2,7 @@
 
 #include "ops/compress.h"
 #include "ops/fixed.h"
+#include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
 
@@ -60,6 +61,19 @@ std::string sections_json(const at::Tensor& frame, std::size_t index, const Fram
     out << "{\"side\": " << source.sizes.side << ", \"digits\": " << source.sizes.digits
         << ", \"escapes\": " << source.sizes.escapes << ", \"tails\": " << source.sizes.tails << "}"
         << ", \"rank\": " << source.head.low_rank.factors.rank;
+    return out.str();
+  }
+  if (record.method == Method::lm) {
+    const LmSource source = read_lm_section(
+        frame, static_cast<std::int64_t>(record.section_offset),
+        static_cast<std::int64_t>(record.section_size), record.sizes, describe_tensor(index, record));
+    std::uint64_t lanes = 0;
+    for (const StreamSource* stream : {&source.u, &source.v, &source.residuals}) {
+      for (const LaneBytes& lane : stream->lanes) lanes += lane.size;
+    }
+    out << "{\"side\": " << source.side << ", \"lanes\": " << lanes
+        << ", \"tails\": " << record.section_size - source.side - lanes << "}"
+        << ", \"rank\": " << source.fixed.head.low_rank.factors.rank;
     return out.str();
   }
   if (record.method != Method::lmgc) {

@@ -13,6 +13,7 @@
 #include "core/checksum.h"
 #include "ops/error.h"
 #include "ops/for_each.h"
+#include "ops/native_prior.h"
 #include "ops/prior_contract.h"
 
 #ifdef LMGC_WITH_CUDA
@@ -91,14 +92,16 @@ c10::IValue run(const torch::jit::Module& module, const char* name, std::int64_t
 
 Prior::Prior(torch::jit::Module module) : module_(std::move(module)) {
   PriorContract contract = read_contract(module_);
-  vocab_ = std::move(contract.vocab);
-  feature_names_ = std::move(contract.feature_names);
+  vocab_ = contract.vocab;
+  feature_names_ = contract.feature_names;
   features_ = std::move(contract.features);
+  digit_features_ = std::move(contract.digit_features);
   max_context_ = contract.max_context;
   portable_ = contract.portable;
   const double units = contract.units_per_octave;
   steps_per_unit_ = static_cast<float>(cdf_steps_per_octave / units);
   module_.eval();
+  if (digit_features_) native_ = read_native_prior(module_, contract);
 
   Hasher hasher;
   std::vector<std::pair<std::string, at::Tensor>> tensors;
@@ -171,6 +174,20 @@ void Prior::to(const std::string& device) {
   probe_.reset();
   repeatable_ = false;
   state_bytes_.reset();
+}
+
+const std::vector<Feature>& Prior::features() const {
+  TORCH_CHECK_VALUE(features_.has_value(),
+                    "this prior is for method 'lm': it wants context features that 'lmgc' does not "
+                    "have");
+  return *features_;
+}
+
+const std::vector<int>& Prior::digit_features() const {
+  TORCH_CHECK_VALUE(digit_features_.has_value(),
+                    "this prior is for method 'lmgc': it wants context features that 'lm' does not "
+                    "have");
+  return *digit_features_;
 }
 
 std::string Prior::fingerprint() const {
@@ -275,6 +292,8 @@ void register_prior(torch::Library& m) {
            [](const c10::intrusive_ptr<Prior>& self) { return self->context_features(); })
       .def("max_context", &Prior::max_context)
       .def("portable", &Prior::portable)
+      .def("native", [](const c10::intrusive_ptr<Prior>& self) { return self->native() != nullptr; })
+      .def("use_native", &Prior::use_native)
       .def("__obj_flatten__",
            [](const c10::intrusive_ptr<Prior>& self) {
              return std::tuple<std::tuple<std::string, std::string>>(

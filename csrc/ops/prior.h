@@ -8,12 +8,14 @@
 #include <torch/library.h>
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "core/digit_prior.h"
 #include "core/frame.h"
 #include "core/predict.h"
 
@@ -42,7 +44,15 @@ class Prior : public torch::CustomClassHolder {
   bool portable() const { return portable_; }
 
   // ---- for the codec ----
-  const std::vector<Feature>& features() const { return features_; }
+  // The features of elements (method lmgc) or of digits (method lm) that the model takes. Raise a
+  // ValueError where it is made for the other method.
+  bool for_elements() const { return features_.has_value(); }
+  const std::vector<Feature>& features() const;
+  const std::vector<int>& digit_features() const;  // indices into digit_feature_names
+  // The model in C++, where its module declares the bundled architecture and it is not switched
+  // off; else null. It gives the logits of the module.
+  const DigitPrior* native() const { return use_native_ ? native_.get() : nullptr; }
+  void use_native(bool use) { use_native_ = use; }
   // 1/256 octaves in one logit unit.
   float steps_per_unit() const { return steps_per_unit_; }
   std::int64_t bos() const { return token("<bos>"); }
@@ -85,7 +95,10 @@ class Prior : public torch::CustomClassHolder {
   at::Device device_ = at::kCPU;
   std::vector<std::string> vocab_;
   std::vector<std::string> feature_names_;
-  std::vector<Feature> features_;
+  std::optional<std::vector<Feature>> features_;
+  std::optional<std::vector<int>> digit_features_;
+  std::shared_ptr<const DigitPrior> native_;
+  bool use_native_ = true;
   std::int64_t max_context_ = 0;
   bool portable_ = false;
   float steps_per_unit_ = 0;

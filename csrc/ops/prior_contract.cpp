@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "core/digit_context.h"
+
 namespace lmgc::ops {
 namespace {
 
@@ -49,18 +51,30 @@ void check_vocab(const std::vector<std::string>& vocab) {
   }
 }
 
-std::vector<Feature> check_features(const std::vector<std::string>& names) {
-  std::vector<Feature> features;
+void check_features(PriorContract& contract) {
   std::set<std::string> seen;
-  for (const std::string& name : names) {
-    Feature feature;
-    TORCH_CHECK_VALUE(find_feature(name, feature), "this prior wants a context feature called '",
-                      name, "', which does not exist");
+  std::vector<Feature> features;
+  std::vector<int> digit_features;
+  std::string only_lmgc, only_lm;  // a name that only the one method has
+  for (const std::string& name : contract.feature_names) {
     TORCH_CHECK_VALUE(seen.insert(name).second, "this prior wants the context feature '", name,
                       "' twice; once is enough");
-    features.push_back(feature);
+    Feature feature;
+    const bool is_feature = find_feature(name, feature);
+    const int digit_feature = find_digit_feature(name);
+    TORCH_CHECK_VALUE(is_feature || digit_feature >= 0,
+                      "this prior wants a context feature called '", name,
+                      "', which does not exist");
+    if (is_feature) features.push_back(feature);
+    if (digit_feature >= 0) digit_features.push_back(digit_feature);
+    if (digit_feature < 0) only_lmgc = name;
+    if (!is_feature) only_lm = name;
   }
-  return features;
+  TORCH_CHECK_VALUE(only_lmgc.empty() || only_lm.empty(), "this prior wants the context features '",
+                    only_lmgc, "', which only method 'lmgc' has, and '", only_lm,
+                    "', which only method 'lm' has: no method has both");
+  if (only_lm.empty()) contract.features = std::move(features);
+  if (only_lmgc.empty()) contract.digit_features = std::move(digit_features);
 }
 
 // What a method of the contract takes beside self; null stands for the state, of any type.
@@ -132,7 +146,7 @@ PriorContract read_contract(const torch::jit::Module& module) {
       "float: logit units that double a probability, ln 2 for natural logarithms");
 
   check_vocab(contract.vocab);
-  contract.features = check_features(contract.feature_names);
+  check_features(contract);
   TORCH_CHECK_VALUE(contract.max_context >= 1 && contract.max_context <= most_context,
                     "this prior's max_context is ", contract.max_context,
                     ", it should be between 1 and ", most_context);

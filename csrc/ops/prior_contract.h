@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/api/module.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@ namespace lmgc::ops {
 struct PriorContract {
   std::vector<std::string> vocab;
   std::vector<std::string> feature_names;
-  std::vector<Feature> features;  // the same, parsed
+  // The same, parsed; absent where a name is none of the method's.
+  std::optional<std::vector<Feature>> features;     // of method lmgc
+  std::optional<std::vector<int>> digit_features;   // of method lm: indices into digit_feature_names
   std::int64_t max_context = 0;
   bool portable = false;
   double units_per_octave = 0;

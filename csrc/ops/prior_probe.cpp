@@ -1,10 +1,12 @@
 // The probe: what a prior makes of a fixed input. It tells two models apart, or two ways of
 // computing one (docs/format.md, section 8), and finds priors that do not keep their contract.
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "core/cdf.h"
 #include "core/checksum.h"
+#include "ops/native_prior.h"
 #include "ops/prior.h"
 #include "ops/prior_state.h"
 
@@ -18,56 +20,76 @@ struct ProbeInput {
   at::Tensor features;  // float32 [rows, T, F]
 };
 
-// A fixed input with the shape of float32 gradients, three digits of which are coded.
-ProbeInput probe_input(const Prior& prior) {
-  constexpr std::int64_t rows = 4, digits = 3;
+// What a feature is at position t of an element that begins with `first`; `before` is what it was
+// at the position before.
+using FeatureValue = std::function<float(std::size_t feature, std::int64_t t, bool first,
+                                         float before)>;
+
+ProbeInput make_input(const Prior& prior, std::size_t feature_count, std::int64_t digits,
+                      const std::function<std::uint64_t(std::uint64_t)>& random,
+                      const FeatureValue& value) {
+  constexpr std::int64_t rows = 4;
   const std::int64_t tokens_per_row =
       prior.max_context() < digits
           ? prior.max_context()
           : std::min<std::int64_t>(prior.max_context() / digits, 5) * digits;
-  const auto feature_count = static_cast<std::int64_t>(prior.features().size());
+  const auto count = static_cast<std::int64_t>(feature_count);
   at::Tensor tokens = at::empty({rows, tokens_per_row}, at::kLong);
-  at::Tensor features = at::zeros({rows, tokens_per_row, feature_count}, at::kFloat);
+  at::Tensor features = at::zeros({rows, tokens_per_row, count}, at::kFloat);
   auto* token = tokens.data_ptr<std::int64_t>();
   auto* feature = features.data_ptr<float>();
-  std::uint64_t counter = 0;
-  const auto random = [&counter](std::uint64_t below) {
-    return checksum_finish(++counter, 7) % below;
-  };
   for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t t = 0; t < tokens_per_row; ++t, ++token, feature += feature_count) {
+    for (std::int64_t t = 0; t < tokens_per_row; ++t, ++token, feature += count) {
       *token = t == 0 ? prior.bos() : prior.token(std::string(1, hex_digits[random(16)]));
-      for (std::int64_t i = 0; i < feature_count; ++i) {
+      for (std::size_t i = 0; i < feature_count; ++i) {
         const bool first = t % digits == 0;
-        float value = first ? static_cast<float>(random(96)) - 64.0f : feature[i - feature_count];
-        switch (prior.features()[static_cast<std::size_t>(i)].kind) {
-          case Feature::digit:
-            value = static_cast<float>(t % digits);
-            break;
-          case Feature::exponent_bits:
-            value = 8;
-            break;
-          case Feature::mantissa_bits:
-            value = 23;
-            break;
-          case Feature::reference:
-            value = first ? static_cast<float>(800 + random(200)) : value;
-            break;
-          case Feature::taps:
-            value = 9;
-            break;
-          case Feature::flat:
-            value = 0;
-            break;
-          case Feature::neighbour_level:
-          case Feature::neighbour_value:
-            break;
-        }
-        feature[i] = value;
+        const float before = first ? static_cast<float>(random(96)) - 64.0f
+                                   : feature[static_cast<std::int64_t>(i) - count];
+        feature[i] = value(i, t, first, before);
       }
     }
   }
   return {tokens.to(prior.device()), features.to(prior.device())};
+}
+
+// A fixed input: for method lmgc with the shape of float32 gradients, three digits of which are
+// coded; for method lm with two digits an element.
+ProbeInput probe_input(const Prior& prior) {
+  std::uint64_t counter = 0;
+  const auto random = [&counter](std::uint64_t below) {
+    return checksum_finish(++counter, 7) % below;
+  };
+  if (prior.for_elements()) {
+    const auto value = [&](std::size_t i, std::int64_t t, bool first, float before) -> float {
+      switch (prior.features()[i].kind) {
+        case Feature::digit:
+          return static_cast<float>(t % 3);
+        case Feature::exponent_bits:
+          return 8;
+        case Feature::mantissa_bits:
+          return 23;
+        case Feature::reference:
+          return first ? static_cast<float>(800 + random(200)) : before;
+        case Feature::taps:
+          return 9;
+        case Feature::flat:
+          return 0;
+        case Feature::neighbour_level:
+        case Feature::neighbour_value:
+          break;
+      }
+      return before;
+    };
+    return make_input(prior, prior.features().size(), 3, random, value);
+  }
+  const auto value = [&](std::size_t i, std::int64_t t, bool first, float before) -> float {
+    const std::string_view name =
+        digit_feature_names[static_cast<std::size_t>(prior.digit_features()[i])];
+    if (name == "digit") return static_cast<float>(t % 2);
+    if (name == "context") return first ? static_cast<float>(random(digit_contexts)) : before;
+    return before;
+  };
+  return make_input(prior, prior.digit_features().size(), 2, random, value);
 }
 
 std::uint64_t hash_of(const Prior& prior, const at::Tensor& logits) {
@@ -152,6 +174,11 @@ void Prior::check_repeatable() const {
           "computed "
           "at a time: frames made with it would not decode. Correct it, or set portable to False");
     }
+  }
+  if (native_) {
+    TORCH_CHECK_VALUE(native_agrees(*native_, *this, features, logits),
+                      "this prior declares the architecture '", digit_prior_architecture,
+                      "', but computes other logits");
   }
   probe_ = hash_of(*this, logits);
   state_bytes_ = steps.state_bytes;
