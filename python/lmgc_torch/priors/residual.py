@@ -122,7 +122,7 @@ class ResidualPrior(nn.Module):
         self.hidden1 = hidden1
         self.hidden2 = hidden2
         self.head = head
-        self.register_buffer("table", table.to(torch.int16))
+        self.register_buffer("table", table.to(torch.int16).contiguous())
         coarse = wide.sum(3).clamp(max=ONE - 1).transpose(1, 2)  # of high digits
         self.register_buffer("coarse", coarse.to(torch.int16).contiguous())
 
