@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lmgc_torch import _library
+from lmgc_torch.priors.model import IntegerLinear
+from lmgc_torch.priors.residual import ResidualPrior
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 DTYPES = [
@@ -145,6 +147,25 @@ def _counts(vocab: list[str], rows: int) -> Tensor:
         index = (row * len(vocab) + window).flatten()
         counts += torch.bincount(index, minlength=counts.numel()).view_as(counts)
     return counts.float()
+
+
+def random_residual_prior(hidden: tuple[int, int] = (64, 32), seed: int = 0) -> ResidualPrior:
+    """The bundled prior of method lm with any numbers in place of those that were learned."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def layer(outputs: int, inputs: int, shift: int) -> IntegerLinear:
+        return IntegerLinear(
+            torch.randint(-127, 128, (outputs, inputs), generator=generator),
+            torch.randint(-5000, 5001, (outputs,), generator=generator),
+            torch.randint(shift, shift + 3, (outputs,), generator=generator),
+        )
+
+    table = torch.rand((148, 16, 10, 16), generator=generator, dtype=torch.float64) ** 8
+    table[:, 0, :, 1:3] = 0
+    table = (table / table.sum((1, 3), keepdim=True) * 32768).floor().int()
+    table[:, 8, :, 1] += 32768 - table.sum((1, 3))
+    layers = layer(hidden[0], 49, 7), layer(hidden[1], hidden[0], 6), layer(12, hidden[1], 5)
+    return ResidualPrior(*layers, table)
 
 
 def write_prior(

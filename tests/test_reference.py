@@ -34,6 +34,7 @@ from torch import Tensor
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
 from lmgc_torch import reference as ref
 from lmgc_torch import reference_fixed as fixed
+from lmgc_torch import reference_mixture as mixture
 from lmgc_torch.errors import translated
 
 BUNDLED = Path(ref.__file__).parent / "priors" / "default.pt"
@@ -377,14 +378,14 @@ def test_exactly_lowrank():
 
 def test_normal_distribution():
     """The entries are those of docs/format.md, and far from halves for any library."""
-    assert len(fixed.PHI) == 385
-    assert [fixed.PHI[i] for i in (0, 1, 64, 384)] == [8388608, 8493184, 14115423, 2**24]
-    assert sum(fixed.PHI) == 6026664138
+    assert len(mixture.PHI) == 385
+    assert [mixture.PHI[i] for i in (0, 1, 64, 384)] == [8388608, 8493184, 14115423, 2**24]
+    assert sum(mixture.PHI) == 6026664138
     for i in range(385):
         fraction = 2**23 * math.erfc(-i / 64 / math.sqrt(2)) % 1
         assert abs(fraction - 0.5) > 4e-6
-    assert [fixed.phi(z) for z in (-(10**9), 10**9)] == [0, 2**24]
-    assert all(fixed.phi(z) + fixed.phi(-z) == 2**24 for z in range(1, 99000, 97))
+    assert [mixture.phi(z) for z in (-(10**9), 10**9)] == [0, 2**24]
+    assert all(mixture.phi(z) + mixture.phi(-z) == 2**24 for z in range(1, 99000, 97))
 
 
 @pytest.mark.parametrize("kind", [fixed.EDGE, fixed.MIDDLE, fixed.VARIES])
@@ -393,7 +394,7 @@ def test_contexts(kind: int):
     for width in range(-14, 14):
         for fraction in range(32):
             context = fixed.context_of(width, fraction, kind)
-            typical = fixed.shape_of(context, kind)
+            typical = mixture.shape_of(context, kind)
             assert fixed.context_of(*typical, kind) == context
             assert typical[0] == min(max(width, -12), 11)
             assert kind != fixed.VARIES or abs(typical[1] - fraction) <= 16

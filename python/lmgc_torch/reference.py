@@ -3,7 +3,8 @@
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
 format versions 1 and 2 on the CPU, with priors that are portable. NumPy holds its results and the few
 float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. Methods
-"scale" and "lowrank" are in `reference_fixed`, what all methods share in `reference_common`.
+"scale" and "lowrank" are in `reference_fixed`, "lm" in `reference_lm`, what all methods share in
+`reference_common`.
 
     tensors = reference.decode(frame, torch.jit.load("prior.pt"))
     tensors[0].dtype, tensors[0].array
@@ -37,6 +38,7 @@ from lmgc_torch.reference_common import (
     refuse,
 )
 from lmgc_torch.reference_fixed import FixedSection
+from lmgc_torch.reference_lm import LmSection
 
 __all__ = ["DecodedTensor", "decode"]
 
@@ -69,7 +71,7 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
     Args:
         frame: The frame.
         prior: The TorchScript module that compressed it, on the CPU; frames that hold nothing of
-            method "lmgc" need none.
+            methods "lmgc" and "lm" need none.
 
     Returns:
         The tensors, in order.
@@ -96,6 +98,11 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
         elif record.method in FIXED:
             predicted = record.method == "lowrank"
             data = FixedSection(section, record.sizes, record.element, predicted).decode()
+        elif record.method == "lm":
+            model = LanguageModel(prior, 4, "")
+            data = LmSection(
+                section, record.sizes, record.element, model, prior.max_context, RangeDecoder
+            ).decode()
         else:
             assert header.prior is not None  # read_header has seen to it
             data = LmgcSection(section, record, header.prior, prior).decode()
@@ -128,8 +135,9 @@ DTYPE_OF_CODE |= enumerate(
     ("complex32", "complex64", "complex128", "uint16", "uint32", "uint64"), 22
 )
 DTYPE_OF_CODE |= enumerate(FLOAT8, 32)
-METHODS = ("raw", "planes", "lmgc", "scale", "lowrank")
+METHODS = ("raw", "planes", "lmgc", "scale", "lowrank", "lm")
 FIXED = ("scale", "lowrank")
+LEARNED = ("lmgc", "lm")  # with a prior
 SEPARATORS = ("", " ", ",", ", ", ";", "0x", "")  # as they are written
 ISO_8859_1 = 6
 
@@ -196,7 +204,7 @@ def read_header(frame: bytes) -> Header:
     tensors = [read_record(fields) for _ in range(count)]
     if fields.left():
         refuse("the header goes on behind its last record")
-    if (prior is not None) != any(record.method == "lmgc" for record in tensors):
+    if (prior is not None) != any(record.method in LEARNED for record in tensors):
         refuse("a prior block stands where a tensor needs it, and nowhere else")
     if size + sum(record.section_size for record in tensors) != len(frame):
         refuse("the sections do not end with the frame")
@@ -239,7 +247,7 @@ def read_record(fields: ByteReader) -> Record:
     raw_size = record.elements * record.element.width
     if record.section_size > raw_size or (method == 0 and record.section_size != raw_size):
         refuse("a section does not fit its tensor")
-    if record.method in FIXED and record.element.exponent_bits == 0:
+    if record.method in (*FIXED, "lm") and record.element.exponent_bits == 0:
         refuse("a method for floats codes another type")
     if raw_size == 0 and method != 0:
         refuse("an empty tensor is not of method raw")

@@ -1,13 +1,7 @@
-"""Methods `scale` and `lowrank` of `lmgc_torch.reference`: docs/format.md, section 6.
+"""Methods `scale` and `lowrank` of `lmgc_torch.reference`: docs/format.md, section 6."""
 
-Integers only, but for the table of the normal distribution, whose entries are far enough from
-halves for any floating-point library to find them.
-"""
-
-import functools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from lmgc_torch.reference_common import (
@@ -16,17 +10,26 @@ from lmgc_torch.reference_common import (
     ByteReader,
     ElementType,
     Matrix,
-    Table,
     decode_block,
     read_line,
     refuse,
     signed,
 )
+from lmgc_torch.reference_mixture import (
+    CONTEXTS,
+    EDGE,
+    ESCAPE,
+    MIDDLE,
+    MINUS_ZERO,
+    ORIGIN,
+    VARIES,
+    ZERO,
+    Mixture,
+    context_of,
+)
 
 __all__: list[str] = []  # for the reference only
 
-ESCAPE, ZERO, MINUS_ZERO, ORIGIN = 0, 1, 2, 129  # symbols
-EDGE, MIDDLE, VARIES = range(3)  # kinds of contexts
 MOST_FACTOR, MOST_PRODUCT = 2**30, 2**62
 
 
@@ -44,86 +47,6 @@ def read_flags(bits: BitReader, count: int) -> list[bool]:
         flags += [flag] * run
         flag, before = not flag, run
     return flags
-
-
-# ---- section 6.4: contexts -----------------------------------------------------------------------
-
-
-def context_of(width: int, fraction: int, kind: int) -> int:
-    down = 11 - min(max(width, -12), 11)
-    if kind != VARIES:
-        return down
-    bits = min(down // 4, 3)
-    return (0, 4, 12, 28)[bits] + ((down - 4 * bits) << bits) + (fraction >> (5 - bits))
-
-
-def shape_of(context: int, kind: int) -> tuple[int, int]:
-    """Returns the width of a context, and where in its bin the prediction lies, in 32nds."""
-    if kind != VARIES:
-        return 11 - context, 16 if kind == MIDDLE else 0
-    bits = 0 if context < 4 else 1 if context < 12 else 2 if context < 28 else 3
-    above, part = divmod(context - (0, 4, 12, 28)[bits], 1 << bits)
-    return 11 - 4 * bits - above, (2 * part + 1) << (4 - bits)
-
-
-CONTEXTS = {EDGE: 24, MIDDLE: 24, VARIES: 124}
-
-
-# ---- section 6.5: tables -------------------------------------------------------------------------
-
-WIDTHS = (-10, -6, -3, 0, 3, 6, 10, 15, -6, -6, -6, -6)
-DISTANCES = (0, 0, 0, 0, 0, 0, 0, 0, 23170, 41706, 60242, 78778)
-QUARTERS = (1073741824, 902905651, 759250125, 638450708)
-PHI = [math.floor(2**23 * math.erfc(-i / 64 / math.sqrt(2)) + 0.5) for i in range(385)]
-
-
-def phi(argument: int) -> int:
-    step, fraction = divmod(abs(argument), 256)
-    upper = 2**24
-    if step < 384:
-        upper = PHI[step] + ((PHI[step + 1] - PHI[step]) * fraction >> 8)
-    return upper if argument >= 0 else 2**24 - upper
-
-
-@functools.cache
-def component_below(width: int, fraction: int, component: int) -> tuple[int, ...]:
-    """Returns the probability below each edge of the bins -126 to 126, in 2^-25."""
-    octaves, quarter = divmod(width + WIDTHS[component], 4)
-    distance = DISTANCES[component]
-    below = []
-    for residual in range(-126, 128):
-        edge = 32 * residual - fraction
-        argument = abs(edge) * QUARTERS[quarter] >> (21 + octaves)
-        argument = argument if edge >= 0 else -argument
-        below.append(phi(argument - distance) + phi(argument + distance))
-    return tuple(below)
-
-
-@dataclass(frozen=True)
-class Mixture:
-    weights: tuple[int, ...]
-    positive: int
-    zero: int
-    minus_zero: int
-
-    def table(self, context: int, kind: int) -> Table:
-        width, fraction = shape_of(context, kind)
-        below = [0] * 254
-        for component, weight in enumerate(self.weights):
-            if weight:
-                own = component_below(width, fraction, component)
-                below = [sum_ + weight * p for sum_, p in zip(below, own, strict=True)]
-        budget = 4096 - self.zero - self.minus_zero
-        one = 255 * 127 * 2**25
-        frequencies = [0] * 256
-        for i in range(253):
-            share = self.positive if i >= 126 else 254 - self.positive
-            frequencies[i + 3] = ((below[i + 1] - below[i]) * share * budget + one // 2) // one
-        while sum(frequencies) > budget - 1:
-            frequencies[frequencies.index(max(frequencies))] -= 1
-        frequencies[ESCAPE] = budget - sum(frequencies)
-        frequencies[ZERO], frequencies[MINUS_ZERO] = self.zero, self.minus_zero
-        return Table(frequencies)
 
 
 # ---- section 6.6: digits -------------------------------------------------------------------------
@@ -192,35 +115,41 @@ class Factor:
         self.digits = Digits(fields, self.lines * self.rank, MIDDLE)
 
     def read_body(self, fields: ByteReader) -> None:
-        widths = [own + 2 * line for line in self.line_widths for own in self.component_widths]
-        tails = [min(max(-((11 - width) // 4), 0), 30) for width in widths]
-        contexts = [context_of(w - 4 * t, 0, MIDDLE) for w, t in zip(widths, tails, strict=True)]
+        shapes = [self.shape(i, c) for i in range(self.lines) for c in range(self.rank)]
+        contexts = [context_of(width, 0, MIDDLE) for width, _ in shapes]
         entries: list[int] = []
         for symbol, bits in self.digits.decode(fields, contexts):
-            tail = tails[len(entries)]
-            if symbol == ESCAPE:
-                value = signed(bits.bits(32), 32)
-            else:
-                value = ((symbol - ORIGIN) << tail) + bits.bits(tail) - (1 << tail >> 1)
-            if abs(value) > MOST_FACTOR:
-                refuse("a factor is too large")
-            entries.append(value)
+            entries.append(join_factor(symbol, shapes[len(entries)][1], bits))
         self.entries = [entries[i : i + self.rank] for i in range(0, len(entries), self.rank)]
+
+    def shape(self, line: int, component: int) -> tuple[int, int]:
+        """Returns the width of an entry's symbol, and the bits of its tail."""
+        width = self.component_widths[component] + 2 * self.line_widths[line]
+        tail = min(max(-((11 - width) // 4), 0), 30)
+        return width - 4 * tail, tail
+
+
+def join_factor(symbol: int, tail: int, bits: BitReader) -> int:
+    if symbol == ESCAPE:
+        value = signed(bits.bits(32), 32)
+    else:
+        value = ((symbol - ORIGIN) << tail) + bits.bits(tail) - (1 << tail >> 1)
+    return value if abs(value) <= MOST_FACTOR else refuse("a factor is too large")
 
 
 class LowRank:
     def __init__(self, side: BitReader, rows: int, columns: int, rank: int, flags: int) -> None:
         if not 1 <= rank <= min(rows, columns):
             refuse("the rank is impossible")
+        self.rank = rank
         self.row_weights = read_line(side, rows)
         self.column_weights = read_line(side, columns)
         self.exponents = read_line(side, rank)
         self.u = Factor(side, rows, rank, bool(flags & U_LINE_WIDTHS))
         self.v = Factor(side, columns, rank, bool(flags & V_LINE_WIDTHS))
 
-    def read_factors(self, fields: ByteReader) -> None:
-        self.u.read_body(fields)
-        self.v.read_body(fields)
+    def prepare(self) -> None:
+        """Checks the factors, and does what all predictions need."""
         self.base = min(self.exponents)
         shifts = [exponent - self.base for exponent in self.exponents]
         columns = zip(*self.v.entries, strict=True)
@@ -259,6 +188,8 @@ class Bin(NamedTuple):
     quantum: int
     context: int
     place: int
+    width: int
+    fraction: int
 
 
 def bin_of(value: int, exponent: int, scale: int, kind: int, form: Float) -> Bin:
@@ -272,7 +203,8 @@ def bin_of(value: int, exponent: int, scale: int, kind: int, form: Float) -> Bin
         place, fraction = divmod(thirty_seconds, 32)
         if value < 0:
             place, fraction = -1 - place, 31 - fraction
-    return Bin(quantum, context_of(scale - 4 * quantum, fraction, kind), place)
+    width = scale - 4 * quantum
+    return Bin(quantum, context_of(width, fraction, kind), place, width, fraction)
 
 
 def join(symbol: int, own: Bin, form: Float, tail: BitReader) -> int:
@@ -306,25 +238,35 @@ def join(symbol: int, own: Bin, form: Float, tail: BitReader) -> int:
 BY_DIMENSION_1, DEAD_LINES, COLUMN_SCALES, U_LINE_WIDTHS, V_LINE_WIDTHS = 1, 2, 4, 8, 16
 
 
-class FixedSection:
-    """Reads everything but the bodies when it is made; `decode` reads those.
+class Section:
+    """Reads flags and side information when it is made: what method lm shares with these two.
 
     Attributes:
         flags: The section's flags.
         low_rank: The prediction of method lowrank.
+        kind: Of the residuals' contexts.
+        form: The elements' format.
     """
 
+    low_rank: LowRank | None = None
+
     def __init__(
-        self, section: bytes, sizes: Sequence[int], element: ElementType, predicted: bool
+        self,
+        fields: ByteReader,
+        flags: int,
+        sizes: Sequence[int],
+        element: ElementType,
+        predicted: bool,
     ) -> None:
+        self.fields, self.flags = fields, flags
         self.sizes, self.element = sizes, element
-        self.fields = fields = ByteReader(section)
-        self.flags = fields.unsigned(1)
+        bias = 2 ** (element.exponent_bits - 1) - 1
+        self.form = Float(8 * element.width, element.mantissa_bits, bias)
+        self.kind = VARIES if predicted else EDGE
         rank = fields.varint() if predicted else 0
         side = BitReader(ByteReader(fields.take(fields.varint())))
         self.check_flags(predicted)
         self.find_lines(side)
-        self.low_rank: LowRank | None = None
         if self.elements == 0:
             if predicted:
                 refuse("nothing is left to predict")
@@ -338,10 +280,6 @@ class FixedSection:
         side.end()
         if self.low_rank:
             self.add_weights(self.low_rank)
-            self.low_rank.u.read_head(fields)
-            self.low_rank.v.read_head(fields)
-        self.kind = VARIES if predicted else EDGE
-        self.digits = Digits(fields, self.elements, self.kind)
 
     def check_flags(self, predicted: bool) -> None:
         flat = Matrix(self.sizes).flat
@@ -376,30 +314,22 @@ class FixedSection:
                 if not -(2**15) <= scales[i] < 2**15:
                     refuse("a scale is out of its range")
 
-    def decode(self) -> bytes:
-        words = [0] * self.all_elements
-        if self.elements:
-            if self.low_rank:
-                self.low_rank.read_factors(self.fields)
-            for i, word in enumerate(self.live_words()):
-                row, column = divmod(i, len(self.live_columns))
-                words[self.index(self.live_rows[row], self.live_columns[column])] = word
+    def scale(self, row: int, column: int) -> int:
+        return self.row_scales[row] + (self.column_scales[column] if self.column_scales else 0)
+
+    def bin_of(self, row: int, column: int) -> Bin:
+        value, exponent = self.low_rank.prediction(row, column) if self.low_rank else (0, 0)
+        return bin_of(value, exponent, self.scale(row, column), self.kind, self.form)
+
+    def tensor(self, live_words: Iterable[int]) -> bytes:
+        """Returns the tensor's bytes, from the words of the live matrix."""
         if self.fields.left():
             refuse("the section goes on behind its last body")
-        return b"".join(word.to_bytes(self.element.width, "little") for word in words)
-
-    def live_words(self) -> Iterator[int]:
-        bias = 2 ** (self.element.exponent_bits - 1) - 1
-        form = Float(8 * self.element.width, self.element.mantissa_bits, bias)
-        bins = []
-        for i in range(self.elements):
+        words = [0] * self.all_elements
+        for i, word in enumerate(live_words):
             row, column = divmod(i, len(self.live_columns))
-            scale = self.row_scales[row] + (self.column_scales[column] if self.column_scales else 0)
-            value, exponent = self.low_rank.prediction(row, column) if self.low_rank else (0, 0)
-            bins.append(bin_of(value, exponent, scale, self.kind, form))
-        decoded = self.digits.decode(self.fields, [own.context for own in bins])
-        for i, (symbol, tail) in enumerate(decoded):
-            yield join(symbol, bins[i], form, tail)
+            words[self.index(self.live_rows[row], self.live_columns[column])] = word
+        return b"".join(word.to_bytes(self.element.width, "little") for word in words)
 
     def index(self, row: int, column: int) -> int:
         """Returns which element of the tensor an element of the matrix is."""
@@ -407,3 +337,32 @@ class FixedSection:
             return row * self.columns + column
         rest = math.prod(self.sizes[2:])
         return (column // rest * self.sizes[1] + row) * rest + column % rest
+
+
+class FixedSection(Section):
+    """Methods scale and lowrank: reads all but the bodies when it is made; `decode` reads those."""
+
+    def __init__(
+        self, section: bytes, sizes: Sequence[int], element: ElementType, predicted: bool
+    ) -> None:
+        fields = ByteReader(section)
+        super().__init__(fields, fields.unsigned(1), sizes, element, predicted)
+        if self.elements == 0:
+            return
+        if self.low_rank:
+            self.low_rank.u.read_head(fields)
+            self.low_rank.v.read_head(fields)
+        self.digits = Digits(fields, self.elements, self.kind)
+
+    def decode(self) -> bytes:
+        if self.elements == 0:
+            return self.tensor([])
+        if self.low_rank:
+            self.low_rank.u.read_body(self.fields)
+            self.low_rank.v.read_body(self.fields)
+            self.low_rank.prepare()
+        columns = len(self.live_columns)
+        bins = [self.bin_of(i // columns, i % columns) for i in range(self.elements)]
+        decoded = self.digits.decode(self.fields, [own.context for own in bins])
+        words = [join(symbol, bins[i], self.form, tail) for i, (symbol, tail) in enumerate(decoded)]
+        return self.tensor(words)

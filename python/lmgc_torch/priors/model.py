@@ -78,7 +78,7 @@ def network_inputs(features: Tensor) -> Tensor:
 
 
 class IntegerLinear(nn.Module):
-    """A linear layer on integers: floor((weight x + bias) * 2**-shift).
+    """A linear layer on integers within +-128: floor((weight x + bias) * 2**-shift).
 
     Args:
         weight: [out, in], integers within +-127.
@@ -92,7 +92,7 @@ class IntegerLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor) -> None:
         super().__init__()
-        if weight.abs().max() > 127 or (weight.abs().sum(1) * 127 + bias.abs()).max() >= 2**24:
+        if weight.abs().max() > 127 or (weight.abs().sum(1) * 128 + bias.abs()).max() >= 2**24:
             raise ValueError("the layer's sums could reach 2**24, where float32 stops being exact")
         self.register_buffer("weight", weight.float())
         self.register_buffer("bias", bias.float())
