@@ -128,6 +128,15 @@ LMGC_HD constexpr int clamp_to(int value, int least, int most) {
   return value < least ? least : value > most ? most : value;
 }
 
+// The feature with this index, of a symbol's digit 0 (high) or 1; `inputs` as LaneContext gives
+// them.
+LMGC_HD inline std::int16_t digit_feature(int feature, int digit, const Known& known,
+                                          DigitKind kind, const std::int8_t* inputs) {
+  return static_cast<std::int16_t>(feature == 0   ? digit
+                                   : feature == 1 ? digit_context(known, kind)
+                                                  : inputs[feature - 2]);
+}
+
 // The symbols of one lane so far. Start, and then for each symbol in order: inputs(), update().
 // `values` and `magnitudes` have room for one byte each a symbol of the lane.
 struct LaneContext {

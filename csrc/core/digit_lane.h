@@ -1,5 +1,5 @@
-// One lane of method `lm` from end to end, by one thread: the engine's loop for devices, where there
-// are enough lanes for every thread to have its own.
+// One lane of method `lm` from end to end, by one thread: the engine's loop for devices, where
+// there are enough lanes for every thread to have its own.
 #pragma once
 
 #include <cstdint>

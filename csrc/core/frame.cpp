@@ -155,8 +155,9 @@ const char* name(Method method) {
 
 std::uint8_t required_version(const FrameHeader& header) {
   if (header.has_prior && header.prior.window != WindowKind::disjoint) return 2;
-  const bool lm = std::any_of(header.tensors.begin(), header.tensors.end(),
-                              [](const TensorRecord& record) { return record.method == Method::lm; });
+  const bool lm =
+      std::any_of(header.tensors.begin(), header.tensors.end(),
+                  [](const TensorRecord& record) { return record.method == Method::lm; });
   return lm ? 2 : 1;
 }
 

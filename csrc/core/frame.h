@@ -22,10 +22,10 @@ inline constexpr std::size_t most_dimensions = 64;
 
 // How a tensor's section is coded. Codes are part of the format.
 enum class Method : std::uint8_t {
-  raw = 0,     // the bytes themselves
-  planes = 1,  // byte grouping, static tables (planes.h)
-  lmgc = 2,    // ieee serializer, causal language model, range coder lanes (lanes.h)
-  scale = 3,   // fixed serializer, row and column scales, static tables (fixed_section.h)
+  raw = 0,      // the bytes themselves
+  planes = 1,   // byte grouping, static tables (planes.h)
+  lmgc = 2,     // ieee serializer, causal language model, range coder lanes (lanes.h)
+  scale = 3,    // fixed serializer, row and column scales, static tables (fixed_section.h)
   lowrank = 4,  // the same, predicted by a low-rank product
   lm = 5        // scale or lowrank with a causal language model for the tables (lm_section.h)
 };

@@ -3,10 +3,10 @@
 #include <c10/core/DeviceGuard.h>
 
 #include "ops/checksum.h"
+#include "ops/digit_coders.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
 #include "ops/fixed.h"
-#include "ops/digit_coders.h"
 #include "ops/for_each.h"
 #include "ops/lm.h"
 #include "ops/lmgc.h"
@@ -140,8 +140,7 @@ void set_prior(PriorBlock block, Method method, const std::vector<std::size_t>& 
   for (const std::size_t i : which) with.tensors[i].method = method;
   if (which.empty() || saved <= size_of(with) - size_of(frame.header)) return;
   frame.header = std::move(with);
-  for (std::size_t k = 0; k < which.size(); ++k)
-    frame.sections[which[k]] = std::move(sections[k]);
+  for (std::size_t k = 0; k < which.size(); ++k) frame.sections[which[k]] = std::move(sections[k]);
 }
 
 void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
@@ -187,8 +186,7 @@ FixedHeads use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame
     if (!is_planes && format.is_float()) {
       FixedResult fixed = encode_fixed_section(bytes[i], format, record.sizes, plans[i]);
       heads[i] = fixed.head;
-      frame.offer(i, fixed.predicted() ? Method::lowrank : Method::scale,
-                  std::move(fixed.section));
+      frame.offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section));
     }
   });
   return heads;
@@ -223,10 +221,9 @@ void use_lm(const Prior& prior, const std::vector<at::Tensor>& bytes, const Fixe
     which = std::move(smaller);
     sections = std::move(kept);
   }
-  const std::int64_t lanes =
-      prior.portable() ? 0 : bound_digit_lanes(prior, options.memory_limit);
-  set_prior(prior.describe({}, WindowKind::disjoint, lanes), Method::lm, which,
-            std::move(sections), frame);
+  const std::int64_t lanes = prior.portable() ? 0 : bound_digit_lanes(prior, options.memory_limit);
+  set_prior(prior.describe({}, WindowKind::disjoint, lanes), Method::lm, which, std::move(sections),
+            frame);
 }
 
 // Whether a frame of a bound prior gives back what went in: a model may keep to itself over a short

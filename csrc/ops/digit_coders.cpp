@@ -23,9 +23,8 @@ constexpr std::int64_t digits_of_symbol = 2;
 std::vector<std::size_t> longest_first(const std::vector<DigitLane>& lanes) {
   std::vector<std::size_t> order(lanes.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return lanes[a].count > lanes[b].count;
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return lanes[a].count > lanes[b].count; });
   return order;
 }
 
@@ -142,7 +141,8 @@ class ModuleCoder : public DigitCoder {
       }
       return;
     }
-    const std::int64_t most = std::max<std::int64_t>(1, memory_limit_ / (1024 + 16 * position_bytes()));
+    const std::int64_t most =
+        std::max<std::int64_t>(1, memory_limit_ / (1024 + 16 * position_bytes()));
     const std::int64_t threads =
         prior_.device().is_cpu() ? std::min<std::int64_t>(at::get_num_threads(), (count + 31) / 32)
                                  : 1;
@@ -171,18 +171,15 @@ class ModuleCoder : public DigitCoder {
   void write_features(ModuleLane& own, float* out) const {
     std::int8_t inputs[digit_inputs];
     own.context.inputs(own.known(), inputs);
-    for (const int feature : features_) {
-      *out++ = feature == 0   ? 0.0f
-               : feature == 1 ? static_cast<float>(
-                                    digit_context(own.known(), own.matrix->geometry.kind))
-                              : static_cast<float>(inputs[feature - 2]);
-    }
+    for (const int feature : features_)
+      *out++ = digit_feature(feature, 0, own.known(), own.matrix->geometry.kind, inputs);
   }
 
   // Frequencies of one lane's digit; false where a logit is no number.
   bool frequencies_of(const float* logits, std::uint32_t* frequency) const {
     bool finite = true;
-    for (const std::int32_t id : ids_) finite &= std::isfinite(logits[id]) || logits[id] == -INFINITY;
+    for (const std::int32_t id : ids_)
+      finite &= std::isfinite(logits[id]) || logits[id] == -INFINITY;
     logits_to_frequencies(logits, ids_, digits_of, prior_.steps_per_unit(), frequency);
     return finite;
   }
@@ -223,8 +220,7 @@ class ModuleCoder : public DigitCoder {
         // A state may hold on to what step() was given: tokens and features are made anew.
         if (which == 1) features = features.clone();
         set_digit(features, static_cast<float>(which));
-        const at::Tensor logits =
-            prior_.step(tokens.to(device), features.to(device), state).cpu();
+        const at::Tensor logits = prior_.step(tokens.to(device), features.to(device), state).cpu();
         const auto* const own_logits = logits.data_ptr<float>();
         tokens = at::empty({active}, at::kLong);
         auto* const token = tokens.data_ptr<std::int64_t>();
@@ -252,8 +248,8 @@ class ModuleCoder : public DigitCoder {
     const std::int64_t longest = batch.front().lane.count;
     const std::int64_t window_bytes =
         digits_of_symbol * std::min(window_, longest) * position_bytes();
-    const auto most_rows = static_cast<std::size_t>(
-        std::max<std::int64_t>(1, memory_limit_ / 4 / window_bytes));
+    const auto most_rows =
+        static_cast<std::size_t>(std::max<std::int64_t>(1, memory_limit_ / 4 / window_bytes));
     for (std::int64_t begin = 0; begin < longest; begin += window_) {
       for (std::size_t row = 0; row < batch.size() && batch[row].lane.count > begin;
            row += most_rows) {
@@ -341,13 +337,14 @@ class DeviceCoder : public DigitCoder {
     const at::Tensor out =
         at::empty({lane_bound(2 * job.symbols) + 2 * count}, on(device_, at::kByte));
     const at::Tensor sizes = at::empty({count}, on(device_, at::kLong));
-    for_each(device_, count,
-             EncodeDigitLane{job.all, out.data_ptr<std::uint8_t>(), sizes.data_ptr<std::int64_t>()});
+    for_each(
+        device_, count,
+        EncodeDigitLane{job.all, out.data_ptr<std::uint8_t>(), sizes.data_ptr<std::int64_t>()});
     const at::Tensor bytes = out.cpu(), host_sizes = sizes.cpu();
     std::vector<CodedLane> coded;
     for (std::int64_t i = 0; i < count; ++i) {
-      const auto* const first = bytes.data_ptr<std::uint8_t>() +
-                                4 * job.before[static_cast<std::size_t>(i)] + 2 * i;
+      const auto* const first =
+          bytes.data_ptr<std::uint8_t>() + 4 * job.before[static_cast<std::size_t>(i)] + 2 * i;
       coded.emplace_back(first, first + host_sizes.data_ptr<std::int64_t>()[i]);
     }
     return coded;
@@ -388,8 +385,7 @@ class DeviceCoder : public DigitCoder {
     std::vector<DigitMatrix> there = matrices;
     for (DigitMatrix& matrix : there) {
       const auto count = static_cast<std::size_t>(matrix.elements);
-      job.held.push_back(
-          upload(std::vector<Known>(matrix.known, matrix.known + count), device_));
+      job.held.push_back(upload(std::vector<Known>(matrix.known, matrix.known + count), device_));
       matrix.known = items_of<Known>(job.held.back());
       job.symbols_of.push_back(
           upload(std::vector<std::uint8_t>(matrix.symbols, matrix.symbols + count), device_));
@@ -439,8 +435,7 @@ std::unique_ptr<DigitCoder> digit_coder(const Prior& prior, std::int64_t memory_
 #endif
     return std::make_unique<DigitEngine>(native->view(), aten_parallel(), at::get_num_threads());
   }
-  return std::make_unique<ModuleCoder>(prior, memory_limit,
-                                       std::max<std::int64_t>(batch_lanes, 1));
+  return std::make_unique<ModuleCoder>(prior, memory_limit, std::max<std::int64_t>(batch_lanes, 1));
 }
 
 }  // namespace lmgc::ops

@@ -68,7 +68,7 @@ FixedResult encode_on_device(const FixedView& view, const FixedInput& input, Fix
 #endif
 
 FixedResult encode(const FixedView& view, FloatFormat format, bool may_have_column_scales,
-               const LowRank& low_rank) {
+                   const LowRank& low_rank) {
   const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales};
   FixedHead head = view.head;
   head.low_rank = low_rank;

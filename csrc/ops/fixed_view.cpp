@@ -59,8 +59,8 @@ at::ScalarType word_type(FloatFormat format) {
   return format.bytes == 8 ? at::kLong : format.bytes == 4 ? at::kInt : at::kShort;
 }
 
-FixedView view_of(const at::Tensor& bytes, FloatFormat format, const std::vector<std::int64_t>& sizes,
-             bool by_dimension_1) {
+FixedView view_of(const at::Tensor& bytes, FloatFormat format,
+                  const std::vector<std::int64_t>& sizes, bool by_dimension_1) {
   FixedView view;
   const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), by_dimension_1);
   view.head.by_dimension_1 = by_dimension_1;

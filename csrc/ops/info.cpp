@@ -64,9 +64,9 @@ std::string sections_json(const at::Tensor& frame, std::size_t index, const Fram
     return out.str();
   }
   if (record.method == Method::lm) {
-    const LmSource source = read_lm_section(
-        frame, static_cast<std::int64_t>(record.section_offset),
-        static_cast<std::int64_t>(record.section_size), record.sizes, describe_tensor(index, record));
+    const LmSource source = read_lm_section(frame, static_cast<std::int64_t>(record.section_offset),
+                                            static_cast<std::int64_t>(record.section_size),
+                                            record.sizes, describe_tensor(index, record));
     std::uint64_t lanes = 0;
     for (const StreamSource* stream : {&source.u, &source.v, &source.residuals}) {
       for (const LaneBytes& lane : stream->lanes) lanes += lane.size;

@@ -48,27 +48,6 @@ Product product_of(const FixedHead& head, std::int64_t columns) {
   return exact_product(factors, columns, product_bound(factors, aten_parallel()));
 }
 
-std::vector<DigitStream> streams_of(const LmTensor& tensor) {
-  const FixedHead& head = *tensor.head;
-  const FixedView view =
-      view_of(tensor.bytes.cpu(), tensor.format, tensor.sizes, head.by_dimension_1);
-  std::vector<DigitStream> streams;
-  if (view.shape.elements == 0) return streams;
-  const std::int64_t taps = taps_of(tensor.sizes.data(), tensor.sizes.size());
-  const Factors& factors = head.low_rank.factors;
-  if (head.predicted()) {
-    streams.push_back(
-        factor_stream(factors.u, view.shape.rows, factors.rank, 1, aten_parallel()));
-    streams.push_back(
-        factor_stream(factors.v, view.shape.columns, factors.rank, taps, aten_parallel()));
-  }
-  const bool flat = matrix_shape(tensor.sizes.data(), tensor.sizes.size()).flat;
-  const FixedInput input{view.live.data_ptr(), tensor.format, view.shape, !flat};
-  streams.push_back(residual_stream(input, head, taps, flat, product_of(head, view.shape.columns),
-                                    aten_parallel()));
-  return streams;
-}
-
 // Matrices and lanes as a coder takes them.
 struct Batch {
   std::vector<DigitMatrix> matrices;
@@ -100,15 +79,37 @@ struct Decoding {
 
 }  // namespace
 
+std::vector<DigitStream> streams_of(const LmTensor& tensor) {
+  const FixedHead& head = *tensor.head;
+  const FixedView view =
+      view_of(tensor.bytes.cpu(), tensor.format, tensor.sizes, head.by_dimension_1);
+  std::vector<DigitStream> streams;
+  if (view.shape.elements == 0) return streams;
+  const std::int64_t taps = taps_of(tensor.sizes.data(), tensor.sizes.size());
+  const Factors& factors = head.low_rank.factors;
+  if (head.predicted()) {
+    streams.push_back(factor_stream(factors.u, view.shape.rows, factors.rank, 1, aten_parallel()));
+    streams.push_back(
+        factor_stream(factors.v, view.shape.columns, factors.rank, taps, aten_parallel()));
+  }
+  const bool flat = matrix_shape(tensor.sizes.data(), tensor.sizes.size()).flat;
+  const FixedInput input{view.live.data_ptr(), tensor.format, view.shape, !flat};
+  streams.push_back(residual_stream(input, head, taps, flat, product_of(head, view.shape.columns),
+                                    aten_parallel()));
+  return streams;
+}
+
 std::vector<Section> encode_lm(const std::vector<LmTensor>& tensors, const Prior& prior,
                                const LmOptions& options) {
-  const auto coder = digit_coder(prior, options.memory_limit,
-                                 prior.portable() ? 0 : bound_digit_lanes(prior, options.memory_limit));
+  const auto coder =
+      digit_coder(prior, options.memory_limit,
+                  prior.portable() ? 0 : bound_digit_lanes(prior, options.memory_limit));
   std::vector<Section> sections(tensors.size());
   for (const auto& [begin, end] : groups_of(tensors)) {
     std::vector<std::vector<DigitStream>> streams(end - begin);
-    for_each_tensor(at::kCPU, bytes_in(tensors, begin, end),
-                    [&, first = begin](std::size_t i) { streams[i] = streams_of(tensors[first + i]); });
+    for_each_tensor(at::kCPU, bytes_in(tensors, begin, end), [&, first = begin](std::size_t i) {
+      streams[i] = streams_of(tensors[first + i]);
+    });
     Batch batch;
     std::vector<std::int64_t> lane_elements;
     for (auto& own : streams) {
@@ -125,8 +126,7 @@ std::vector<Section> encode_lm(const std::vector<LmTensor>& tensors, const Prior
       for (DigitStream& stream : streams[i - begin]) {
         CodedDigitStream own;
         own.lane_elements = lane_elements[matrix];
-        for (; lane < lanes.size() &&
-               batch.lanes[lane].matrix == static_cast<std::int32_t>(matrix);
+        for (; lane < lanes.size() && batch.lanes[lane].matrix == static_cast<std::int32_t>(matrix);
              ++lane)
           own.lanes.push_back(std::move(lanes[lane]));
         own.tails = std::move(stream.tails);
@@ -151,9 +151,9 @@ LmSource read_lm_section(const at::Tensor& frame, std::int64_t offset, std::int6
 
 void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sources,
                const Prior& prior, const PriorBlock& block, std::int64_t memory_limit) {
-  const auto coder =
-      digit_coder(prior, memory_limit, static_cast<std::int64_t>(std::min<std::uint64_t>(
-                                           block.batch_lanes, std::uint64_t{1} << 20)));
+  const auto coder = digit_coder(prior, memory_limit,
+                                 static_cast<std::int64_t>(std::min<std::uint64_t>(
+                                     block.batch_lanes, std::uint64_t{1} << 20)));
   const Parallel parallel = aten_parallel();
   for (const auto& [begin, end] : groups_of(sources)) {
     std::vector<Decoding> decodings(end - begin);
@@ -210,9 +210,9 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
                                factors.rank, factors.v, parallel);
         check_frame(status, tensor.where);
         const std::uint64_t bound = product_bound(factors, parallel);
-        check_frame(bound < std::uint64_t{1} << most_product_bits ? Status::ok
-                                                                  : Status::bad_section,
-                    tensor.where);
+        check_frame(
+            bound < std::uint64_t{1} << most_product_bits ? Status::ok : Status::bad_section,
+            tensor.where);
         own.product = exact_product(factors, fixed.shape.columns, bound);
       }
       if (fixed.shape.elements == 0) return;
@@ -236,15 +236,14 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
 
     for_each([&](Decoding& own, const LmSourceTensor& tensor) {
       const FixedSource& fixed = own.source.fixed;
-      const at::Tensor host = tensor.bytes.is_cpu()
-                                  ? tensor.bytes
-                                  : at::empty({tensor.bytes.numel()}, at::kByte);
+      const at::Tensor host =
+          tensor.bytes.is_cpu() ? tensor.bytes : at::empty({tensor.bytes.numel()}, at::kByte);
       const at::Tensor live = live_room(host, tensor.format, fixed.head, fixed.shape);
       if (fixed.shape.elements != 0) {
-        check_frame(join_residuals(fixed, tensor.format, own.symbols.data(),
-                                   own.source.residuals.tails, own.product, live.data_ptr(),
-                                   parallel),
-                    tensor.where);
+        check_frame(
+            join_residuals(fixed, tensor.format, own.symbols.data(), own.source.residuals.tails,
+                           own.product, live.data_ptr(), parallel),
+            tensor.where);
       }
       put_live(live, fixed.head, tensor.format, tensor.sizes, host);
       if (!tensor.bytes.is_cpu()) tensor.bytes.copy_(host);

@@ -27,8 +27,12 @@ struct LmOptions {
   std::int64_t memory_limit = 0;   // of what a prior's module takes and gives at a time
 };
 
-// One section per tensor, in order. The lanes of many tensors go through the prior together. Takes 4
-// bytes an element of up to 2^24 elements at a time.
+// The symbols of a tensor as a prior codes them: the factors u and v if there is a prediction, then
+// the residuals; nothing for a tensor of zeros.
+std::vector<DigitStream> streams_of(const LmTensor& tensor);
+
+// One section per tensor, in order. The lanes of many tensors go through the prior together. Takes
+// 4 bytes an element of up to 2^24 elements at a time.
 std::vector<Section> encode_lm(const std::vector<LmTensor>& tensors, const Prior& prior,
                                const LmOptions& options);
 

@@ -26,9 +26,9 @@ at::Tensor buffer(const torch::jit::Module& module, const std::string& name, at:
 template <class To>
 std::vector<To> integers(const at::Tensor& tensor, const std::string& name) {
   const at::Tensor whole = tensor.round();
-  TORCH_CHECK_VALUE(at::equal(whole, tensor) && (tensor.numel() == 0 ||
-                                                 tensor.abs().max().item<float>() <
-                                                     (sizeof(To) == 1 ? 128.0f : 16777216.0f)),
+  TORCH_CHECK_VALUE(at::equal(whole, tensor) &&
+                        (tensor.numel() == 0 || tensor.abs().max().item<float>() <
+                                                    (sizeof(To) == 1 ? 128.0f : 16777216.0f)),
                     "this prior's buffer '", name, "' should hold integers of ", 8 * sizeof(To),
                     " bits");
   const auto* const first = whole.data_ptr<float>();

@@ -95,7 +95,7 @@ Prior::Prior(torch::jit::Module module) : module_(std::move(module)) {
   vocab_ = contract.vocab;
   feature_names_ = contract.feature_names;
   features_ = std::move(contract.features);
-  digit_features_ = std::move(contract.digit_features);
+  digit_features_ = contract.digit_features;
   max_context_ = contract.max_context;
   portable_ = contract.portable;
   const double units = contract.units_per_octave;
@@ -292,7 +292,8 @@ void register_prior(torch::Library& m) {
            [](const c10::intrusive_ptr<Prior>& self) { return self->context_features(); })
       .def("max_context", &Prior::max_context)
       .def("portable", &Prior::portable)
-      .def("native", [](const c10::intrusive_ptr<Prior>& self) { return self->native() != nullptr; })
+      .def("native",
+           [](const c10::intrusive_ptr<Prior>& self) { return self->native() != nullptr; })
       .def("use_native", &Prior::use_native)
       .def("__obj_flatten__",
            [](const c10::intrusive_ptr<Prior>& self) {

@@ -17,8 +17,8 @@ struct PriorContract {
   std::vector<std::string> vocab;
   std::vector<std::string> feature_names;
   // The same, parsed; absent where a name is none of the method's.
-  std::optional<std::vector<Feature>> features;     // of method lmgc
-  std::optional<std::vector<int>> digit_features;   // of method lm: indices into digit_feature_names
+  std::optional<std::vector<Feature>> features;    // of method lmgc
+  std::optional<std::vector<int>> digit_features;  // of method lm: indices into digit_feature_names
   std::int64_t max_context = 0;
   bool portable = false;
   double units_per_octave = 0;

@@ -22,8 +22,8 @@ struct ProbeInput {
 
 // What a feature is at position t of an element that begins with `first`; `before` is what it was
 // at the position before.
-using FeatureValue = std::function<float(std::size_t feature, std::int64_t t, bool first,
-                                         float before)>;
+using FeatureValue =
+    std::function<float(std::size_t feature, std::int64_t t, bool first, float before)>;
 
 ProbeInput make_input(const Prior& prior, std::size_t feature_count, std::int64_t digits,
                       const std::function<std::uint64_t(std::uint64_t)>& random,
