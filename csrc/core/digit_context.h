@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "core/host_device.h"
@@ -100,6 +101,11 @@ LMGC_HD inline int mark_of(int symbol, const Known& known) {
 // ---- geometry -----------------------------------------------------------------------------------
 
 inline constexpr int digit_neighbours = 16;
+
+// What is kept of a coded symbol: its mark's value and magnitude, as neighbours see them.
+struct Trace {
+  std::int8_t value, magnitude;
+};
 inline constexpr int most_digit_taps = 64;
 
 // How the symbols of a matrix lie to each other.
@@ -109,6 +115,7 @@ struct DigitGeometry {
   DigitKind kind = DigitKind::unpredicted;
   bool flat = false;
   std::int32_t offset[digit_neighbours] = {};  // how many symbols back; below 1: never there
+  std::int32_t reach = 0;  // from this position of a lane on all are there; INT32_MAX: never
 };
 
 // `taps` as far as it suits the columns.
@@ -138,11 +145,10 @@ LMGC_HD inline std::int16_t digit_feature(int feature, int digit, const Known& k
 }
 
 // The symbols of one lane so far. Start, and then for each symbol in order: inputs(), update().
-// `values` and `magnitudes` have room for one byte each a symbol of the lane.
+// `traces` has room for all symbols of the lane.
 struct LaneContext {
   const DigitGeometry* geometry = nullptr;
-  std::int8_t* values = nullptr;
-  std::int8_t* magnitudes = nullptr;
+  Trace* traces = nullptr;
   std::int32_t position = 0;  // in the lane
   std::int32_t tap = 0;       // column mod taps
   std::int32_t rows = 0;      // position / columns, at most 4
@@ -156,12 +162,10 @@ struct LaneContext {
 
   static constexpr int usual_energy = 16 * usual_magnitude;
 
-  LMGC_HD void start(const DigitGeometry& of, std::int64_t first, std::int8_t* value_room,
-                     std::int8_t* magnitude_room) {
+  LMGC_HD void start(const DigitGeometry& of, std::int64_t first, Trace* room) {
     *this = LaneContext{};
     geometry = &of;
-    values = value_room;
-    magnitudes = magnitude_room;
+    traces = room;
     column = first % of.columns;
     tap = static_cast<std::int32_t>(column % of.taps);
     next_row = of.columns;
@@ -173,14 +177,9 @@ struct LaneContext {
   LMGC_HD void inputs(const Known& known, std::int8_t* out) {
     const DigitGeometry& own = *geometry;
     const std::int64_t look = own.columns - 8;
-    if (look >= 1 && position >= look) ahead += (16 * magnitudes[position - look] - ahead) >> 3;
-    for (int n = 0; n < digit_neighbours; ++n) {
-      const std::int32_t at = position - own.offset[n];
-      const bool there = at >= 0 && own.offset[n] > 0;
-      seen[n] = there ? values[at] : 0;
-      out[n] = static_cast<std::int8_t>(seen[n]);
-      out[digit_neighbours + n] = there ? magnitudes[at] : std::int8_t{usual_magnitude};
-    }
+    if (look >= 1 && position >= look)
+      ahead += (16 * traces[position - look].magnitude - ahead) >> 3;
+    look_around(out);
     adaptive = clamp_to((weighted_sum() + (1 << 13)) >> 14, -127, 127);
     const bool convolution = own.taps > 1;
     const auto put = [out](int i, int value) {
@@ -209,8 +208,7 @@ struct LaneContext {
   LMGC_HD void update(const Known& known, int symbol) {
     const int mark = mark_of(symbol, known);
     const int value = mark_value(mark), magnitude = mark_magnitude(mark);
-    values[position] = static_cast<std::int8_t>(value);
-    magnitudes[position] = static_cast<std::int8_t>(magnitude);
+    traces[position] = {static_cast<std::int8_t>(value), static_cast<std::int8_t>(magnitude)};
     if (mark != zero_mark) {
       adapt(clamp_to(value - adaptive, -64, 64));
     }
@@ -233,6 +231,43 @@ struct LaneContext {
   }
 
  private:
+  // Fills `seen`, and the neighbours' values and magnitudes of the inputs.
+  LMGC_HD void look_around(std::int8_t* out) {
+    const std::int32_t* const offset = geometry->offset;
+#if defined(LMGC_DIGIT_SSE2)
+    if (position >= geometry->reach) {
+      const auto trace = [&](int n) {
+        std::int16_t both;
+        memcpy(&both, traces + position - offset[n], sizeof both);
+        return both;
+      };
+      __m128i half[2];
+      for (int h = 0; h < 2; ++h) {
+        const int n = 8 * h;
+        half[h] = _mm_set_epi16(trace(n + 7), trace(n + 6), trace(n + 5), trace(n + 4),
+                                trace(n + 3), trace(n + 2), trace(n + 1), trace(n));
+      }
+      const auto value = [](__m128i both) { return _mm_srai_epi16(_mm_slli_epi16(both, 8), 8); };
+      const auto magnitude = [](__m128i both) { return _mm_srai_epi16(both, 8); };
+      const __m128i low = value(half[0]), high = value(half[1]);
+      _mm_store_si128(reinterpret_cast<__m128i*>(seen), low);
+      _mm_store_si128(reinterpret_cast<__m128i*>(seen) + 1, high);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(low, high));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + digit_neighbours),
+                       _mm_packs_epi16(magnitude(half[0]), magnitude(half[1])));
+      return;
+    }
+#endif
+    for (int n = 0; n < digit_neighbours; ++n) {
+      const bool there = offset[n] > 0 && offset[n] <= position;
+      const Trace trace =
+          there ? traces[position - offset[n]] : Trace{0, std::int8_t{usual_magnitude}};
+      seen[n] = trace.value;
+      out[n] = trace.value;
+      out[digit_neighbours + n] = trace.magnitude;
+    }
+  }
+
   // The adaptive prediction: least mean squares over the neighbours' values, in integers.
   LMGC_HD std::int32_t weighted_sum() const {
 #if defined(LMGC_DIGIT_SSE2)

@@ -70,7 +70,7 @@ struct Slot {
   std::size_t index = 0;
   const Known* known = nullptr;
   std::uint8_t* symbols = nullptr;
-  std::vector<std::int8_t> values, magnitudes;
+  std::vector<Trace> traces;
 };
 
 struct EncodeSlot {
@@ -138,11 +138,8 @@ class Batch {
     own.known = matrix.known + own.lane.first;
     own.symbols = matrix.symbols + own.lane.first;
     const auto count = static_cast<std::size_t>(own.lane.count);
-    if (own.values.size() < count) {
-      own.values.resize(count);
-      own.magnitudes.resize(count);
-    }
-    own.context.start(matrix.geometry, own.lane.first, own.values.data(), own.magnitudes.data());
+    if (own.traces.size() < count) own.traces.resize(count);
+    own.context.start(matrix.geometry, own.lane.first, own.traces.data());
     coders_[slot].start(own);
     return true;
   }

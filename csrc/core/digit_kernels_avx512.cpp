@@ -105,11 +105,30 @@ Words move_up(Words x) {
   return _mm512_alignr_epi32(x, _mm512_setzero_si512(), digit_slots - by);
 }
 
+// host_exp2_table.step[steps % 256]: permutations of registers are faster than a gather.
+Words exp2_of(Words steps) {
+  const auto chosen = [&](int bit) {
+    return _mm512_test_epi32_mask(steps, _mm512_set1_epi32(1 << bit));
+  };
+  const __mmask16 bit5 = chosen(5), bit6 = chosen(6), bit7 = chosen(7);
+  const auto of_32 = [&](int first) {
+    const std::uint32_t* const from = host_exp2_table.step + first;
+    return _mm512_permutex2var_epi32(_mm512_loadu_si512(from), steps,
+                                     _mm512_loadu_si512(from + 16));
+  };
+  const auto of_64 = [&](int first) {
+    return _mm512_mask_mov_epi32(of_32(first), bit5, of_32(first + 32));
+  };
+  const auto of_128 = [&](int first) {
+    return _mm512_mask_mov_epi32(of_64(first), bit6, of_64(first + 64));
+  };
+  return _mm512_mask_mov_epi32(of_128(0), bit7, of_128(128));
+}
+
 // logits_to_frequencies() of sixteen logits, and the sums of the frequencies before each.
 Words starts_of(Words logits) {
   const Words steps = _mm512_sub_epi32(_mm512_set1_epi32(_mm512_reduce_max_epi32(logits)), logits);
-  const Words table = _mm512_i32gather_epi32(_mm512_and_si512(steps, _mm512_set1_epi32(255)),
-                                             host_exp2_table.step, 4);
+  const Words table = exp2_of(steps);
   // Logits of counts differ by less than 24 octaves.
   const Words weight = _mm512_srlv_epi32(table, _mm512_srli_epi32(steps, 8));
   const auto sum = static_cast<std::uint32_t>(_mm512_reduce_add_epi32(weight));
@@ -117,18 +136,20 @@ Words starts_of(Words logits) {
   const Words by = _mm512_set1_epi64(static_cast<long long>(scale));  // below 2^18
   const Words even = _mm512_srli_epi64(_mm512_mul_epu32(weight, by), 28);
   const Words odd = _mm512_srli_epi64(_mm512_mul_epu32(_mm512_srli_epi64(weight, 32), by), 28);
-  Words frequency =
+  const Words frequency =
       _mm512_add_epi32(_mm512_or_si512(even, _mm512_slli_epi64(odd, 32)), _mm512_set1_epi32(1));
-  const unsigned bests = _mm512_testn_epi32_mask(steps, steps);
-  const auto best = static_cast<__mmask16>(bests & (0u - bests));
-  const int total = _mm512_reduce_add_epi32(frequency);
-  frequency = _mm512_mask_add_epi32(frequency, best, frequency,
-                                    _mm512_set1_epi32(static_cast<int>(cdf_total) - total));
-  Words before = move_up<1>(frequency);
-  before = _mm512_add_epi32(before, move_up<1>(before));
-  before = _mm512_add_epi32(before, move_up<2>(before));
-  before = _mm512_add_epi32(before, move_up<4>(before));
-  return _mm512_add_epi32(before, move_up<8>(before));
+  Words up_to = _mm512_add_epi32(frequency, move_up<1>(frequency));
+  up_to = _mm512_add_epi32(up_to, move_up<2>(up_to));
+  up_to = _mm512_add_epi32(up_to, move_up<4>(up_to));
+  up_to = _mm512_add_epi32(up_to, move_up<8>(up_to));
+  // The first of the best has what rounding down left over: all that come after it move.
+  const unsigned best = _mm512_testn_epi32_mask(steps, steps);
+  const auto after = static_cast<__mmask16>(~(best ^ (best - 1)));
+  const Words total = _mm512_permutexvar_epi32(_mm512_set1_epi32(digits_of - 1), up_to);
+  const Words before = _mm512_sub_epi32(up_to, frequency);
+  return _mm512_mask_add_epi32(
+      before, after, before,
+      _mm512_sub_epi32(_mm512_set1_epi32(static_cast<int>(cdf_total)), total));
 }
 
 void starts_avx512(const DigitPriorView& prior, const SlotWeights& weights,

@@ -17,12 +17,11 @@ struct DigitLanes {
   const DigitMatrix* matrices;
   const DigitLane* lanes;
   const std::int64_t* symbols_before;  // of each lane, in all lanes
-  std::int8_t* room;
+  Trace* room;                         // for all symbols of all lanes
 
   LMGC_HD void start(std::int64_t index, LaneContext& context) const {
     const DigitLane& lane = lanes[index];
-    std::int8_t* const own = room + 2 * symbols_before[index];
-    context.start(matrices[lane.matrix].geometry, lane.first, own, own + lane.count);
+    context.start(matrices[lane.matrix].geometry, lane.first, room + symbols_before[index]);
   }
 };
 

@@ -36,7 +36,7 @@ struct ModuleLane {
   std::size_t index = 0;
   const DigitMatrix* matrix = nullptr;
   LaneContext context;
-  std::vector<std::int8_t> values, magnitudes;
+  std::vector<Trace> traces;
   CodedLane coded;
   RangeEncoder encoder;
   RangeDecoder decoder;
@@ -124,13 +124,11 @@ class ModuleCoder : public DigitCoder {
         own.index = order[static_cast<std::size_t>(i)];
         own.lane = lanes[own.index];
         own.matrix = &matrices[static_cast<std::size_t>(own.lane.matrix)];
-        own.values.resize(static_cast<std::size_t>(own.lane.count));
-        own.magnitudes.resize(own.values.size());
+        own.traces.resize(static_cast<std::size_t>(own.lane.count));
         batch.push_back(std::move(own));
       }
       for (ModuleLane& own : batch) {
-        own.context.start(own.matrix->geometry, own.lane.first, own.values.data(),
-                          own.magnitudes.data());
+        own.context.start(own.matrix->geometry, own.lane.first, own.traces.data());
       }
       return batch;
     };
@@ -402,7 +400,7 @@ class DeviceCoder : public DigitCoder {
     job.all = {view_, items_of<DigitMatrix>(keep(upload(there, device_))),
                items_of<DigitLane>(keep(upload(lanes, device_))),
                items_of<std::int64_t>(keep(upload(job.before, device_))),
-               items_of<std::int8_t>(keep(at::empty({2 * job.symbols}, on(device_, at::kByte))))};
+               items_of<Trace>(keep(at::empty({2 * job.symbols}, on(device_, at::kByte))))};
     return job;
   }
 

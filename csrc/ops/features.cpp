@@ -62,9 +62,9 @@ at::Tensor stream_features(const DigitStream& stream, const std::vector<int>& fe
       0, static_cast<std::int64_t>(lanes.size()), 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t l = begin; l < end; ++l) {
           const DigitLane& lane = lanes[static_cast<std::size_t>(l)];
-          std::vector<std::int8_t> room(2 * static_cast<std::size_t>(lane.count));
+          std::vector<Trace> room(static_cast<std::size_t>(lane.count));
           LaneContext context;
-          context.start(stream.geometry, lane.first, room.data(), room.data() + lane.count);
+          context.start(stream.geometry, lane.first, room.data());
           auto* row = out.data_ptr<std::int16_t>() + lane.first * width;
           for (std::int64_t i = lane.first; i < lane.first + lane.count; ++i, row += width) {
             const Known& known = stream.known[static_cast<std::size_t>(i)];
