@@ -12,22 +12,6 @@ namespace {
 
 constexpr std::int64_t block_entries = rans::block_symbols;
 
-// A factor's width, and how many of its low bits follow as a tail so that its symbol has a width
-// within the tables.
-struct EntryShape {
-  int context, tail_bits;
-};
-EntryShape entry_shape(int width) {
-  const int tail = width > most_width ? (width - most_width + 3) / 4 : 0;
-  const int bits = tail > 30 ? 30 : tail;
-  return {context_of(width - 4 * bits, 0, Fraction::middle), bits};
-}
-
-int width_of(const Factor& factor, std::int64_t line, std::int64_t component) {
-  return factor.column_widths[static_cast<std::size_t>(component)] +
-         (factor.row_widths.empty() ? 0 : 2 * factor.row_widths[static_cast<std::size_t>(line)]);
-}
-
 // 4 log2 sqrt(sum / count), rounded; `sum` has `fraction` fractional bits.
 std::int32_t quarters_of_rms(std::uint64_t sum, std::uint64_t count, int fraction) {
   const auto log = static_cast<std::int64_t>(log2_fixed(sum)) -
@@ -40,6 +24,32 @@ std::int32_t quarters_of_rms(std::uint64_t sum, std::uint64_t count, int fractio
 
 int Factors::base() const {
   return exponents.empty() ? 0 : *std::min_element(exponents.begin(), exponents.end());
+}
+
+EntryShape Factor::shape_of(std::int64_t line, std::int64_t component) const {
+  const int width = column_widths[static_cast<std::size_t>(component)] +
+                    (row_widths.empty() ? 0 : 2 * row_widths[static_cast<std::size_t>(line)]);
+  const int tail = width > most_width ? (width - most_width + 3) / 4 : 0;
+  const int bits = tail > 30 ? 30 : tail;
+  return {width - 4 * bits, bits};
+}
+
+EntryDigits split_entry(std::int32_t entry, int tail_bits) {
+  const std::int64_t moved =
+      std::int64_t{entry} + (tail_bits > 0 ? std::int64_t{1} << (tail_bits - 1) : 0);
+  const std::int64_t residual = moved >> tail_bits;
+  if (std::abs(residual) > most_residual)
+    return {symbol_escape, static_cast<std::uint32_t>(entry), 32};
+  const auto mask = (std::uint32_t{1} << tail_bits) - 1;
+  return {static_cast<int>(residual) + symbol_origin, static_cast<std::uint32_t>(moved) & mask,
+          tail_bits};
+}
+
+std::int64_t join_entry(int symbol, int tail_bits, BitReader& tails) {
+  if (symbol == symbol_escape) return static_cast<std::int32_t>(tails.get(32));
+  return (std::int64_t{symbol} - symbol_origin) * (std::int64_t{1} << tail_bits) +
+         static_cast<std::int64_t>(tails.get(tail_bits)) -
+         (tail_bits > 0 ? std::int64_t{1} << (tail_bits - 1) : 0);
 }
 
 void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
@@ -110,22 +120,12 @@ CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel&
     block.symbols.resize(block.contexts.size());
     std::int64_t line = first / rank, component = first % rank;
     for (std::size_t i = 0; i < block.contexts.size(); ++i) {
-      const EntryShape shape = entry_shape(width_of(factor, line, component));
-      const std::int64_t value = factor.entries[static_cast<std::size_t>(first) + i];
-      // The bins of the symbols are centred on multiples of 2^tail_bits.
-      const std::int64_t moved =
-          value + (shape.tail_bits > 0 ? std::int64_t{1} << (shape.tail_bits - 1) : 0);
-      const std::int64_t residual = moved >> shape.tail_bits;
-      int symbol = symbol_escape;
-      if (std::abs(residual) <= most_residual) {
-        symbol = static_cast<int>(residual) + symbol_origin;
-        tails.put(static_cast<std::uint64_t>(moved) & ((std::uint64_t{1} << shape.tail_bits) - 1),
-                  shape.tail_bits);
-      } else {
-        tails.put(static_cast<std::uint32_t>(value), 32);
-      }
-      block.contexts[i] = static_cast<std::uint8_t>(shape.context);
-      block.symbols[i] = static_cast<std::uint8_t>(symbol);
+      const EntryShape shape = factor.shape_of(line, component);
+      const EntryDigits digits =
+          split_entry(factor.entries[static_cast<std::size_t>(first) + i], shape.tail_bits);
+      tails.put(digits.tail, digits.bits);
+      block.contexts[i] = static_cast<std::uint8_t>(context_of(shape.width, 0, Fraction::middle));
+      block.symbols[i] = static_cast<std::uint8_t>(digits.symbol);
       if (++component == rank) {
         component = 0;
         ++line;
@@ -150,8 +150,8 @@ Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int6
     std::vector<EntryShape> shapes(static_cast<std::size_t>(count));
     std::int64_t line = first / rank, component = first % rank;
     for (std::size_t i = 0; i < contexts.size(); ++i) {
-      shapes[i] = entry_shape(width_of(factor, line, component));
-      contexts[i] = static_cast<std::uint8_t>(shapes[i].context);
+      shapes[i] = factor.shape_of(line, component);
+      contexts[i] = static_cast<std::uint8_t>(context_of(shapes[i].width, 0, Fraction::middle));
       if (++component == rank) {
         component = 0;
         ++line;
@@ -161,15 +161,7 @@ Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int6
     bool fine = decoder.decode(static_cast<std::uint64_t>(b), contexts.data(), symbols.data(),
                                tails) == Status::ok;
     for (std::size_t i = 0; fine && i < contexts.size(); ++i) {
-      std::int64_t value;
-      if (symbols[i] == symbol_escape) {
-        value = static_cast<std::int32_t>(tails.get(32));
-      } else {
-        const int bits = shapes[i].tail_bits;
-        value = (std::int64_t{symbols[i]} - symbol_origin) * (std::int64_t{1} << bits) +
-                static_cast<std::int64_t>(tails.get(bits)) -
-                (bits > 0 ? std::int64_t{1} << (bits - 1) : 0);
-      }
+      const std::int64_t value = join_entry(symbols[i], shapes[i].tail_bits, tails);
       fine = std::abs(value) <= most_factor;
       factor.entries[static_cast<std::size_t>(first) + i] = static_cast<std::int32_t>(value);
     }

@@ -20,11 +20,28 @@ namespace lmgc {
 inline constexpr std::int64_t most_factor = std::int64_t{1} << 30;  // in magnitude
 inline constexpr int most_product_bits = 62;
 
+// How an entry is told: by a symbol that has a width within the tables, and low bits as a tail.
+struct EntryShape {
+  int width;  // at most most_width, but for entries beyond most_factor
+  int tail_bits;
+};
+struct EntryDigits {
+  int symbol;
+  std::uint32_t tail;
+  int bits;  // tail_bits; 32 after an escape
+};
+// The bins of the symbols are centred on multiples of 2^tail_bits.
+EntryDigits split_entry(std::int32_t entry, int tail_bits);
+// The way back, total: what is read may lie beyond most_factor.
+std::int64_t join_entry(int symbol, int tail_bits, BitReader& tails);
+
 // A matrix of factors, `lines` x `rank`, row after row.
 struct Factor {
   std::vector<std::int32_t> entries;
   std::vector<std::int16_t> row_widths;     // half octaves, one a line; or empty: all 0
   std::vector<std::int16_t> column_widths;  // quarter octaves, one a component
+
+  EntryShape shape_of(std::int64_t line, std::int64_t component) const;
 };
 
 struct Factors {

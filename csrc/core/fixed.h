@@ -61,6 +61,8 @@ struct Bin {
   int quantum = 0;         // Q
   int context = 0;         // of the residual's table
   std::int64_t place = 0;  // the number of the bin that holds the prediction; |place| < 2^53
+  int width = 0;           // the scale in bins: 2^(width / 4), not clamped
+  int fraction = 0;        // where in its bin the prediction lies, in 32nds
 };
 
 // `scale`: of the residual, in quarter octaves, |scale| < 2^17.
@@ -92,7 +94,8 @@ LMGC_HD inline Bin bin_of(const Prediction& prediction, int scale, Fraction kind
       fraction = 31 - fraction;
     }
   }
-  return {quantum, context_of(scale - quarters_per_octave * quantum, fraction, kind), place};
+  const int width = scale - quarters_per_octave * quantum;
+  return {quantum, context_of(width, fraction, kind), place, width, fraction};
 }
 
 // ---- one element --------------------------------------------------------------------------------

@@ -4,13 +4,12 @@
 #include <atomic>
 #include <cstring>
 
+#include "core/fixed_walk.h"
 #include "core/residual_scales.h"
 #include "core/rice.h"
 
 namespace lmgc {
 namespace {
-
-constexpr std::int64_t block_elements = rans::block_symbols;
 
 enum Flag : std::uint8_t {
   flag_by_dimension_1 = 1,
@@ -19,78 +18,10 @@ enum Flag : std::uint8_t {
   flag_u_row_widths = 8,
   flag_v_row_widths = 16,
 };
-constexpr std::uint8_t all_flags = 31;
+constexpr std::uint8_t flag_predicted = 32;  // method lm only
 
 std::int64_t count_live(const std::vector<bool>& dead, std::int64_t lines) {
   return dead.empty() ? lines : lines - std::count(dead.begin(), dead.end(), true);
-}
-
-// ---- walking over elements ----------------------------------------------------------------------
-
-// What both sides know of the elements of one block, one after the other.
-template <bool predicted>
-class Walk {
- public:
-  Walk(const FixedHead& head, const LiveShape& shape, FloatFormat format, std::int64_t first,
-       const std::int64_t* product)
-      : head_(head),
-        columns_(shape.columns),
-        format_(format),
-        base_(predicted ? head.low_rank.factors.base() : 0),
-        row_(first / shape.columns),
-        column_(first % shape.columns),
-        product_(product) {
-    start_row();
-  }
-
-  Prediction prediction() const {
-    if constexpr (!predicted) return {};
-    return {*product_, row_exponent_ + head_.low_rank.column_weights[column()]};
-  }
-  Bin bin() const {
-    const int scale = row_scale_ + (head_.has_column_scales ? head_.scales.columns[column()] : 0);
-    return bin_of(prediction(), scale, predicted ? Fraction::varies : Fraction::edge, format_);
-  }
-  void next() {
-    if constexpr (predicted) ++product_;
-    if (++column_ == columns_) {
-      column_ = 0;
-      ++row_;
-      start_row();
-    }
-  }
-
- private:
-  std::size_t column() const { return static_cast<std::size_t>(column_); }
-  void start_row() {
-    const auto row = static_cast<std::size_t>(row_);
-    row_scale_ = row < head_.scales.rows.size() ? head_.scales.rows[row] : 0;
-    if constexpr (predicted) {
-      const auto& weights = head_.low_rank.row_weights;
-      row_exponent_ = base_ + (row < weights.size() ? weights[row] : 0);
-    }
-  }
-
-  const FixedHead& head_;
-  std::int64_t columns_;
-  FixedFormat format_;
-  int base_;
-  std::int64_t row_, column_;
-  const std::int64_t* product_;
-  int row_scale_ = 0, row_exponent_ = 0;
-};
-
-// body(block, first, count, product) for every block; `product` points at the block's predictions.
-template <class Body>
-void for_each_block(const LiveShape& shape, const Product& product, const Parallel& parallel,
-                    const Body& body) {
-  parallel((shape.elements + block_elements - 1) / block_elements, [&](std::int64_t block) {
-    const std::int64_t first = block * block_elements;
-    const std::int64_t count = std::min(block_elements, shape.elements - first);
-    std::vector<std::int64_t> predictions(static_cast<std::size_t>(product ? count : 0));
-    if (product) product(first, count, predictions.data());
-    body(block, first, count, predictions.data());
-  });
 }
 
 // ---- encoder ------------------------------------------------------------------------------------
@@ -108,18 +39,6 @@ void find_levels(const FixedInput& input, const FixedHead& head, const Product& 
           levels[i] = residual_level(word, walk.prediction(), format);
         }
       });
-}
-
-void put_tail(BitWriter& out, const FixedElement& element) {
-  if (element.octaves + element.one > 0) {
-    out.put(std::uint64_t{element.one} << element.octaves, element.octaves + element.one);
-  }
-  if (element.bits <= BitWriter::most_bits) {
-    out.put(element.tail, element.bits);
-  } else {
-    out.put(element.tail & UINT32_MAX, 32);
-    out.put(element.tail >> 32, element.bits - 32);
-  }
 }
 
 template <bool predicted>
@@ -170,15 +89,15 @@ bool add_weights(std::vector<std::int16_t>& scales, const std::vector<std::int16
 
 }  // namespace
 
-std::vector<std::uint8_t> write_fixed_head(const FixedHead& head) {
+void write_fixed_side(const FixedHead& head, bool with_prior, ByteWriter& out) {
   const Factors& factors = head.low_rank.factors;
-  ByteWriter out;
   const bool dead = !head.dead_rows.empty();
   out.fixed(static_cast<std::uint8_t>((head.by_dimension_1 ? flag_by_dimension_1 : 0) |
                                       (dead ? flag_dead_lines : 0) |
                                       (head.has_column_scales ? flag_column_scales : 0) |
                                       (factors.u.row_widths.empty() ? 0 : flag_u_row_widths) |
-                                      (factors.v.row_widths.empty() ? 0 : flag_v_row_widths)));
+                                      (factors.v.row_widths.empty() ? 0 : flag_v_row_widths) |
+                                      (with_prior && head.predicted() ? flag_predicted : 0)));
   if (head.predicted()) out.varint(static_cast<std::uint64_t>(factors.rank));
   BitWriter side;
   if (dead) {
@@ -199,6 +118,11 @@ std::vector<std::uint8_t> write_fixed_head(const FixedHead& head) {
   const std::vector<std::uint8_t> bits = side.take();
   out.varint(bits.size());
   out.bytes(bits.data(), bits.size());
+}
+
+std::vector<std::uint8_t> write_fixed_head(const FixedHead& head) {
+  ByteWriter out;
+  write_fixed_side(head, false, out);
   if (head.predicted()) {
     write_digits_head(head.u, out);
     write_digits_head(head.v, out);
@@ -298,19 +222,22 @@ Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int6
                          source);
 }
 
-Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
-                       const std::int64_t* sizes, std::size_t dimensions, bool predicted,
-                       bool with_factors, const Parallel& parallel, FixedSource& source) {
-  ByteReader in(section, available);
+Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t dimensions,
+                       FixedMethod method, FixedSource& source) {
   FixedHead& head = source.head;
   const auto flags = in.fixed<std::uint8_t>();
+  if (!in.ok()) return Status::truncated;
+  const int lowrank_flags = flag_u_row_widths | flag_v_row_widths;
+  const int known_flags = flag_by_dimension_1 | flag_dead_lines | flag_column_scales |
+                          (method == FixedMethod::scale ? 0 : lowrank_flags) |
+                          (method == FixedMethod::lm ? flag_predicted : 0);
+  if ((flags & ~known_flags) != 0) return Status::bad_section;
+  const bool predicted = method == FixedMethod::lowrank || (flags & flag_predicted) != 0;
+  if (!predicted && (flags & lowrank_flags) != 0) return Status::bad_section;
   const std::uint64_t rank = predicted ? in.varint() : 0;
   const std::uint64_t side_size = in.varint();
   const std::uint8_t* const side_bytes = in.bytes(side_size);
   if (!in.ok()) return Status::truncated;
-  if ((flags & ~all_flags) != 0) return Status::bad_section;
-  if (!predicted && (flags & (flag_u_row_widths | flag_v_row_widths)) != 0)
-    return Status::bad_section;
   head.by_dimension_1 = (flags & flag_by_dimension_1) != 0;
   if (head.by_dimension_1 && !has_dimension_1_view(sizes, dimensions)) return Status::bad_section;
   const MatrixShape shape = fixed_shape(sizes, dimensions, head.by_dimension_1);
@@ -331,8 +258,7 @@ Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::
   if (source.shape.elements == 0) {
     // A tensor of zeros: there is nothing more.
     source.sizes = {in.position(), 0, 0, 0};
-    const bool good = !predicted && in.position() == size && side.only_padding_left();
-    return good ? Status::ok : Status::bad_section;
+    return !predicted && side.only_padding_left() ? Status::ok : Status::bad_section;
   }
   head.has_column_scales = (flags & flag_column_scales) != 0;
   const auto rows = static_cast<std::uint64_t>(source.shape.rows);
@@ -362,8 +288,23 @@ Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::
       !side.only_padding_left() || !add_weights(head.scales.rows, head.low_rank.row_weights) ||
       !add_weights(head.scales.columns, head.low_rank.column_weights))
     return Status::bad_section;
+  return Status::ok;
+}
 
-  Status status = Status::ok;
+Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
+                       const std::int64_t* sizes, std::size_t dimensions, bool predicted,
+                       bool with_factors, const Parallel& parallel, FixedSource& source) {
+  ByteReader in(section, available);
+  FixedHead& head = source.head;
+  Status status = read_fixed_side(in, sizes, dimensions,
+                                  predicted ? FixedMethod::lowrank : FixedMethod::scale, source);
+  if (status != Status::ok) return status;
+  if (source.shape.elements == 0) return in.position() == size ? Status::ok : Status::bad_section;
+  const Factors& factors = head.low_rank.factors;
+  const auto rows = static_cast<std::uint64_t>(source.shape.rows);
+  const auto columns = static_cast<std::uint64_t>(source.shape.columns);
+  const auto rank = static_cast<std::uint64_t>(factors.rank);
+
   if (predicted) {
     status = read_digits_head(in, rows * rank, Fraction::middle, head.u);
     if (status == Status::ok)
@@ -388,9 +329,11 @@ Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::
   source.sizes.digits = size - source.sizes.side - source.sizes.escapes - source.sizes.tails;
   if (!predicted || !with_factors) return Status::ok;
 
-  status = decode_factor(head.u, u, source.shape.rows, factors.rank, factors.u, parallel);
+  status =
+      decode_factor(head.u, u, source.shape.rows, factors.rank, head.low_rank.factors.u, parallel);
   if (status != Status::ok) return status;
-  status = decode_factor(head.v, v, source.shape.columns, factors.rank, factors.v, parallel);
+  status = decode_factor(head.v, v, source.shape.columns, factors.rank, head.low_rank.factors.v,
+                         parallel);
   if (status != Status::ok) return status;
   source.product_bound = product_bound(factors, parallel);
   return source.product_bound < std::uint64_t{1} << most_product_bits ? Status::ok

@@ -91,6 +91,8 @@ void code_factors(const LiveShape& shape, FixedHead& head, CodedDigits& u, Coded
                   const Parallel& parallel);
 // The bytes of a head that is complete.
 std::vector<std::uint8_t> write_fixed_head(const FixedHead& head);
+// Everything of a head before the heads of digits. `with_prior`: for a section of method lm.
+void write_fixed_side(const FixedHead& head, bool with_prior, ByteWriter& out);
 // The least level that a scale of this format can have.
 std::int32_t scale_floor(FloatFormat format);
 
@@ -110,6 +112,13 @@ struct FixedSource {
   FixedSizes sizes;
   std::uint64_t product_bound = 0;  // below 2^most_product_bits
 };
+
+enum class FixedMethod : std::uint8_t { scale, lowrank, lm };
+
+// Reads what write_fixed_side() wrote, untrusted: ok, truncated or bad_section. Sets of `source`
+// head (all but digits and entries of factors) and shape. An empty shape ends the section.
+Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t dimensions,
+                       FixedMethod method, FixedSource& source);
 
 // Reads the untrusted bytes of a section of a tensor of these sizes: ok, truncated, bad_section,
 // bad_table or bad_stream. `predicted`: the method is lowrank. Factors are decoded where

@@ -1,5 +1,6 @@
 #include "core/frame.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/bytes.h"
@@ -13,11 +14,12 @@ constexpr std::uint8_t flag_prior = 1;
 constexpr std::size_t fixed_size = 10;      // magic, version, flags, header size
 constexpr std::size_t checksums_size = 16;  // of the payload, of the header
 
-void write_prior(ByteWriter& out, const PriorBlock& prior) {
+void write_prior(ByteWriter& out, const PriorBlock& prior, std::uint8_t version) {
   out.fixed(static_cast<std::uint8_t>(prior.serialize.separator));
   out.fixed(prior.serialize.bytes_per_group);
   out.fixed(static_cast<std::uint8_t>(prior.serialize.byte_order));
   out.fixed(static_cast<std::uint8_t>(prior.portable));
+  if (version >= 2) out.fixed(static_cast<std::uint8_t>(prior.window));
   out.varint(prior.window_tokens);
   out.fixed(prior.fingerprint[0]);
   out.fixed(prior.fingerprint[1]);
@@ -71,13 +73,15 @@ bool read_text(ByteReader& in, std::string& text) {
   return is_utf8(text);
 }
 
-bool read_prior(ByteReader& in, PriorBlock& prior) {
+bool read_prior(ByteReader& in, PriorBlock& prior, std::uint8_t version) {
   const auto separator = in.fixed<std::uint8_t>();
   const auto group = in.fixed<std::uint8_t>();
   const auto order = in.fixed<std::uint8_t>();
   const auto portable = in.fixed<std::uint8_t>();
+  const auto window = version >= 2 ? in.fixed<std::uint8_t>() : std::uint8_t{0};
   prior.serialize = {static_cast<Separator>(separator), group, static_cast<ByteOrder>(order)};
   prior.portable = portable != 0;
+  prior.window = static_cast<WindowKind>(window);
   prior.window_tokens = in.varint();
   prior.fingerprint[0] = in.fixed<std::uint64_t>();
   prior.fingerprint[1] = in.fixed<std::uint64_t>();
@@ -90,7 +94,7 @@ bool read_prior(ByteReader& in, PriorBlock& prior) {
   const bool free = prior.batch_lanes == 0 && prior.environment.empty();
   return (prior.portable ? free : bound) && prior.window_tokens != 0 &&
          separator <= static_cast<int>(Separator::iso_8859_1) && order <= 1 && portable <= 1 &&
-         known_group;
+         window < window_kinds && known_group;
 }
 
 Status read_record(ByteReader& in, TensorRecord& record) {
@@ -117,7 +121,8 @@ Status read_record(ByteReader& in, TensorRecord& record) {
   record.bytes = empty ? 0 : product;
   record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
   if (record.bytes == 0 && record.method != Method::raw) return Status::bad_header;
-  const bool fixed = record.method == Method::scale || record.method == Method::lowrank;
+  const bool fixed = record.method == Method::scale || record.method == Method::lowrank ||
+                     record.method == Method::lm;
   if (fixed && !format.is_float()) return Status::bad_header;
   record.data_checksum = in.fixed<std::uint32_t>();
   record.section_size = in.varint();
@@ -142,15 +147,26 @@ const char* name(Method method) {
       return "scale";
     case Method::lowrank:
       return "lowrank";
+    case Method::lm:
+      return "lm";
   }
   return "unknown";
 }
 
+std::uint8_t required_version(const FrameHeader& header) {
+  if (header.has_prior && header.prior.window != WindowKind::disjoint) return 2;
+  const bool lm =
+      std::any_of(header.tensors.begin(), header.tensors.end(),
+                  [](const TensorRecord& record) { return record.method == Method::lm; });
+  return lm ? 2 : 1;
+}
+
 std::vector<std::uint8_t> write_header(const FrameHeader& header) {
+  const std::uint8_t version = required_version(header);
   ByteWriter body;
   body.varint(header.metadata.size());
   body.bytes(header.metadata.data(), header.metadata.size());
-  if (header.has_prior) write_prior(body, header.prior);
+  if (header.has_prior) write_prior(body, header.prior, version);
   body.varint(header.tensors.size());
   for (const TensorRecord& record : header.tensors) {
     body.fixed(static_cast<std::uint8_t>(record.dtype));
@@ -162,7 +178,7 @@ std::vector<std::uint8_t> write_header(const FrameHeader& header) {
   }
   ByteWriter out;
   out.bytes(frame_magic, sizeof frame_magic);
-  out.fixed(format_version);
+  out.fixed(version);
   out.fixed(static_cast<std::uint8_t>(header.has_prior ? flag_prior : 0));
   out.fixed(static_cast<std::uint32_t>(fixed_size + body.size() + checksums_size));
   out.bytes(body.view().data(), body.size());
@@ -177,11 +193,12 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   header.header_size = fixed_size + checksums_size;
   if (available >= 4 && std::memcmp(data, frame_magic, 4) != 0) return Status::bad_magic;
   if (available < fixed_size) return Status::truncated;
-  if (data[4] != format_version) return Status::bad_version;
+  if (data[4] < 1 || data[4] > format_version) return Status::bad_version;
   std::uint32_t header_size;
   std::memcpy(&header_size, data + 6, 4);
   if (header_size > size || header_size < fixed_size + checksums_size) return Status::truncated;
   header.header_size = header_size;
+  header.version = data[4];
   if (header_size > available) return Status::truncated;
 
   const std::size_t body_end = header_size - checksums_size;
@@ -195,7 +212,7 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   header.has_prior = (flags & flag_prior) != 0;
   ByteReader in(data + fixed_size, body_end - fixed_size);
   if (!read_text(in, header.metadata)) return Status::bad_header;
-  if (header.has_prior && !read_prior(in, header.prior)) return Status::bad_header;
+  if (header.has_prior && !read_prior(in, header.prior, header.version)) return Status::bad_header;
   const std::uint64_t count = in.varint();
   constexpr std::uint64_t least_record = 8;  // bytes: bounds the allocation by what is really there
   if (!in.ok() || count > in.left() / least_record) return Status::bad_header;
@@ -205,7 +222,8 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   for (TensorRecord& record : header.tensors) {
     const Status status = read_record(in, record);
     if (status != Status::ok) return status == Status::truncated ? Status::bad_header : status;
-    uses_prior = uses_prior || record.method == Method::lmgc;
+    if (record.method == Method::lm && header.version < 2) return Status::bad_header;
+    uses_prior = uses_prior || record.method == Method::lmgc || record.method == Method::lm;
     record.section_offset = offset;
     if (record.section_size > size - offset) return Status::truncated;
     offset += record.section_size;

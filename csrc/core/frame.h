@@ -1,5 +1,5 @@
-// The frame: self-contained compressed bytes of a list of tensors. docs/format.md specifies version
-// 1; this is its header.
+// The frame: self-contained compressed bytes of a list of tensors. docs/format.md specifies it;
+// this is its header.
 //
 //   header   magic, version, flags, size, metadata, [prior block], one record a tensor, checksums
 //   payload  one section a tensor, in order
@@ -13,6 +13,7 @@
 #include "core/float_format.h"
 #include "core/serialize.h"
 #include "core/status.h"
+#include "core/windows.h"
 
 namespace lmgc {
 
@@ -21,18 +22,20 @@ inline constexpr std::size_t most_dimensions = 64;
 
 // How a tensor's section is coded. Codes are part of the format.
 enum class Method : std::uint8_t {
-  raw = 0,     // the bytes themselves
-  planes = 1,  // byte grouping, static tables (planes.h)
-  lmgc = 2,    // ieee serializer, causal language model, range coder lanes (lanes.h)
-  scale = 3,   // fixed serializer, row and column scales, static tables (fixed_section.h)
-  lowrank = 4  // the same, predicted by a low-rank product
+  raw = 0,      // the bytes themselves
+  planes = 1,   // byte grouping, static tables (planes.h)
+  lmgc = 2,     // ieee serializer, causal language model, range coder lanes (lanes.h)
+  scale = 3,    // fixed serializer, row and column scales, static tables (fixed_section.h)
+  lowrank = 4,  // the same, predicted by a low-rank product
+  lm = 5        // scale or lowrank with a causal language model for the tables (lm_section.h)
 };
-inline constexpr int methods = 5;
+inline constexpr int methods = 6;
 const char* name(Method method);  // "unknown" for a code that is not a Method
 
 // What a decoder must agree on with the encoder before it may run a language model.
 struct PriorBlock {
   SerializeOptions serialize;
+  WindowKind window = WindowKind::disjoint;
   std::uint64_t window_tokens = 0;    // the prior's max_context
   std::uint64_t fingerprint[2] = {};  // hash of the model's parameters, buffers and attributes
   std::uint64_t probe = 0;            // hash of the CDFs of a fixed probe input
@@ -61,7 +64,11 @@ struct FrameHeader {
   std::vector<TensorRecord> tensors;
   std::uint64_t payload_checksum = 0;
   std::uint64_t header_size = 0;  // set by parse_header
+  std::uint8_t version = 0;       // likewise; write_header writes the required one
 };
+
+// The oldest version of the format that can express the frame: decoders that know no more read it.
+std::uint8_t required_version(const FrameHeader& header);
 
 // The header's bytes, checksums included. `section_size` of every record and `payload_checksum` are
 // final.

@@ -12,6 +12,7 @@
 #include "core/predict.h"
 #include "core/range_coder.h"
 #include "core/serialize.h"
+#include "core/windows.h"
 
 namespace lmgc {
 
@@ -39,42 +40,44 @@ struct BatchPattern {
   std::int32_t feature_count;
   std::int32_t digit_feature;  // column of `digit`; -1: none
   std::int32_t bos;
-  std::int32_t window_elements;  // of the model's context: whole periods
+  Windows windows;
+  std::int32_t row_elements;  // of every row of a forward() batch: whole periods
 
-  LMGC_HD std::int32_t window_tokens() const { return window_elements / elements * token_count; }
+  LMGC_HD std::int32_t row_tokens() const { return row_elements / elements * token_count; }
 };
 
 // A window of a lane: one row of a forward() batch.
 struct WindowRow {
   std::int32_t lane;
   std::int32_t first;  // element within the lane
-  std::int32_t count;
+  std::int32_t known;  // elements at its beginning that another window codes
+  std::int32_t count;  // with those
 };
 
-// Writes one element's tokens and features of a teacher-forced batch; index = row *
-// window_elements + element.
+// Writes one element's tokens and features of a teacher-forced batch; index = row * row_elements +
+// element.
 struct PrepareWindows {
   const LaneTensor* tensors;
   const Lane* lanes;
   const WindowRow* rows;
   BatchPattern pattern;
-  std::int64_t* tokens;  // [rows][window tokens]
-  float* features;       // [rows][window tokens][feature_count]
+  std::int64_t* tokens;  // [rows][row tokens]
+  float* features;       // [rows][row tokens][feature_count]
 
   LMGC_HD void operator()(std::int64_t index) const {
-    const std::int64_t row_index = index / pattern.window_elements;
-    const auto element = static_cast<std::int32_t>(index % pattern.window_elements);
+    const std::int64_t row_index = index / pattern.row_elements;
+    const auto element = static_cast<std::int32_t>(index % pattern.row_elements);
     const WindowRow row = rows[row_index];
     const Lane lane = lanes[row.lane];
     const LaneTensor& tensor = tensors[lane.tensor];
-    const std::int32_t window_tokens = pattern.window_tokens();
+    const std::int32_t token_count = pattern.row_tokens();
     const std::int32_t period = element / pattern.elements;
     const std::int32_t in_period = element % pattern.elements;
     const bool padding = element >= row.count;
     const std::int64_t at = lane.first + row.first + element;
     const std::uint64_t word =
         padding ? 0 : load_word(tensor.context.words, tensor.context.format.bytes, at);
-    std::int64_t* row_tokens = tokens + row_index * window_tokens;
+    std::int64_t* row_tokens = tokens + row_index * token_count;
     if (element == 0) row_tokens[0] = pattern.bos;
     float* first_features = nullptr;
     for (std::int32_t t = 0; t < pattern.token_count; ++t) {
@@ -83,8 +86,8 @@ struct PrepareWindows {
       const std::int32_t position = period * pattern.token_count + t;
       const std::uint32_t symbol =
           token.symbol < 0 ? 1u << tensor.plan.bits : tensor.plan.symbol_of(word, token.symbol);
-      if (position + 1 < window_tokens) row_tokens[position + 1] = pattern.vocab_ids[symbol];
-      float* out = features + (row_index * window_tokens + position) * pattern.feature_count;
+      if (position + 1 < token_count) row_tokens[position + 1] = pattern.vocab_ids[symbol];
+      float* out = features + (row_index * token_count + position) * pattern.feature_count;
       if (first_features == nullptr) {
         if (padding) {
           for (int i = 0; i < pattern.feature_count; ++i) out[i] = 0.0f;
@@ -107,10 +110,20 @@ struct PrepareWindows {
 struct Interval {
   std::uint16_t start;
   std::uint16_t frequency_less_one;
+
+  // No symbol owns everything: this stands for logits that are no probabilities.
+  LMGC_HD static Interval invalid() { return {0xFFFF, 0xFFFF}; }
+  LMGC_HD bool is_valid() const { return frequency_less_one != 0xFFFF; }
 };
 
+// Invalid where the logits of the legal symbols have a NaN or an infinity above zero. (Minus
+// infinity is a way to say "impossible", and as improbable as can be.)
 LMGC_HD inline Interval interval_of(const float* logits, const std::int32_t* ids, int symbols,
                                     float steps_per_unit, std::uint32_t symbol) {
+  constexpr float most = 3.4028234663852886e38f;
+  for (int i = 0; i < symbols; ++i) {
+    if (!(logits[ids[i]] <= most)) return Interval::invalid();
+  }
   std::uint32_t frequency[cdf_most_symbols];
   logits_to_frequencies(logits, ids, symbols, steps_per_unit, frequency);
   std::uint32_t start = 0;
@@ -118,26 +131,26 @@ LMGC_HD inline Interval interval_of(const float* logits, const std::int32_t* ids
   return {static_cast<std::uint16_t>(start), static_cast<std::uint16_t>(frequency[symbol] - 1)};
 }
 
-// Logits of a teacher-forced batch -> intervals; index = row * window tokens + token.
+// Logits of a teacher-forced batch -> intervals; index = row * row tokens + token.
 struct CodeWindows {
   const LaneTensor* tensors;
   const Lane* lanes;
   const WindowRow* rows;
   BatchPattern pattern;
-  const float* logits;  // [rows][window tokens][vocabulary]
+  const float* logits;  // [rows][row tokens][vocabulary]
   std::int64_t vocabulary;
   float steps_per_unit;
   Interval* intervals;              // of all lanes
   const std::int64_t* lane_offset;  // first interval of each lane
 
   LMGC_HD void operator()(std::int64_t index) const {
-    const std::int32_t window_tokens = pattern.window_tokens();
-    const std::int64_t row_index = index / window_tokens;
-    const auto position = static_cast<std::int32_t>(index % window_tokens);
+    const std::int32_t row_tokens = pattern.row_tokens();
+    const std::int64_t row_index = index / row_tokens;
+    const auto position = static_cast<std::int32_t>(index % row_tokens);
     const PatternToken token = pattern.tokens[position % pattern.token_count];
     const std::int32_t element = position / pattern.token_count * pattern.elements + token.element;
     const WindowRow row = rows[row_index];
-    if (token.symbol < 0 || element >= row.count) return;
+    if (token.symbol < 0 || element < row.known || element >= row.count) return;
     const Lane lane = lanes[row.lane];
     const LaneTensor& tensor = tensors[lane.tensor];
     const std::uint64_t word = load_word(tensor.context.words, tensor.context.format.bytes,
@@ -151,7 +164,7 @@ struct CodeWindows {
   }
 };
 
-// Range-codes one lane from its intervals.
+// Range-codes one lane from its intervals; its size is -1 if one of them is invalid.
 struct EncodeLanes {
   const LaneTensor* tensors;
   const Lane* lanes;
@@ -169,8 +182,13 @@ struct EncodeLanes {
     coder.out = out + out_offset[index];
     const Interval* interval = intervals + lane_offset[index];
     for (std::int32_t i = 0; i < lane.count; ++i) {
-      for (int k = 0; k < plan.coded_count; ++k, ++interval)
+      for (int k = 0; k < plan.coded_count; ++k, ++interval) {
+        if (!interval->is_valid()) {
+          sizes[index] = -1;
+          return;
+        }
         coder.put(interval->start, interval->frequency_less_one + 1u);
+      }
       if (!plan.elide_zeros) continue;
       const std::uint64_t word =
           load_word(tensor.context.words, tensor.context.format.bytes, lane.first + i);
@@ -204,111 +222,6 @@ LMGC_HD inline std::int64_t lane_bound(const SymbolPlan& plan, std::int32_t coun
   return lane_bound(static_cast<std::int64_t>(count) *
                     (plan.coded_count + (plan.elide_zeros ? 1 : 0)));
 }
-
-// Bytes of a lane's tail: the raw bits of its elements that are not elided, the last byte padded.
-LMGC_HD inline std::int64_t tail_size(const LaneTensor& tensor, const Lane& lane) {
-  std::int64_t stored = lane.count;
-  if (tensor.plan.elide_zeros) {
-    stored = 0;
-    for (std::int32_t i = 0; i < lane.count; ++i) {
-      stored += !tensor.plan.elided(
-          load_word(tensor.context.words, tensor.context.format.bytes, lane.first + i));
-    }
-  }
-  return (stored * tensor.plan.raw_bits + 7) / 8;
-}
-
-struct MeasureTails {
-  const LaneTensor* tensors;
-  const Lane* lanes;
-  std::int64_t* sizes;
-  LMGC_HD void operator()(std::int64_t index) const {
-    sizes[index] = tail_size(tensors[lanes[index].tensor], lanes[index]);
-  }
-};
-
-// The raw symbols of `word` side by side, and back.
-LMGC_HD inline std::uint64_t gather_raw(const SymbolPlan& plan, std::uint64_t word) {
-  std::uint64_t value = 0;
-  for (int s = 0; s < plan.symbols; ++s) {
-    if (plan.mode[s] == SymbolMode::raw) value = (value << plan.bits) | plan.symbol_of(word, s);
-  }
-  return value;
-}
-LMGC_HD inline std::uint64_t scatter_raw(const SymbolPlan& plan, std::uint64_t value) {
-  std::uint64_t word = 0;
-  for (int s = plan.symbols - 1; s >= 0; --s) {
-    if (plan.mode[s] != SymbolMode::raw) continue;
-    word |= (value & ((1u << plan.bits) - 1)) << plan.shift[s];
-    value >>= plan.bits;
-  }
-  return word;
-}
-
-// A lane's raw symbols, packed most significant first.
-struct PackTails {
-  const LaneTensor* tensors;
-  const Lane* lanes;
-  std::uint8_t* out;
-  const std::int64_t* out_offset;
-
-  LMGC_HD void operator()(std::int64_t index) const {
-    const Lane lane = lanes[index];
-    const LaneTensor& tensor = tensors[lane.tensor];
-    std::uint8_t* at = out + out_offset[index];
-    std::uint32_t pending = 0;  // the last `filled` bits
-    int filled = 0;
-    for (std::int32_t i = 0; i < lane.count; ++i) {
-      const std::uint64_t word =
-          load_word(tensor.context.words, tensor.context.format.bytes, lane.first + i);
-      if (tensor.plan.elided(word)) continue;
-      std::uint64_t value = gather_raw(tensor.plan, word);
-      for (int left = tensor.plan.raw_bits; left > 0; left -= 4) {
-        pending = (pending << 4) | (static_cast<std::uint32_t>(value >> (left - 4)) & 15u);
-        filled += 4;
-        if (filled == 8) {
-          *at++ = static_cast<std::uint8_t>(pending);
-          filled = 0;
-        }
-      }
-    }
-    if (filled != 0) *at = static_cast<std::uint8_t>(pending << 4);
-  }
-};
-
-// Fills in the raw symbols that PackTails packed. `in` holds all tails, whose sizes were measured
-// and checked before.
-struct UnpackTails {
-  const LaneTensor* tensors;
-  const Lane* lanes;
-  const std::uint8_t* in;
-  const std::int64_t* in_offset;
-  void* const* words;
-
-  LMGC_HD void operator()(std::int64_t index) const {
-    const Lane lane = lanes[index];
-    const LaneTensor& tensor = tensors[lane.tensor];
-    const int bytes = tensor.context.format.bytes;
-    const std::uint8_t* at = in + in_offset[index];
-    std::uint32_t pending = 0;
-    int left_in_byte = 0;
-    for (std::int32_t i = 0; i < lane.count; ++i) {
-      const std::uint64_t word = load_word(words[lane.tensor], bytes, lane.first + i);
-      if (tensor.plan.elided(word)) continue;
-      std::uint64_t value = 0;
-      for (int left = tensor.plan.raw_bits; left > 0; left -= 4) {
-        if (left_in_byte == 0) {
-          pending = *at++;
-          left_in_byte = 8;
-        }
-        left_in_byte -= 4;
-        value = (value << 4) | ((pending >> left_in_byte) & 15u);
-      }
-      store_word(words[lane.tensor], bytes, lane.first + i,
-                 (word & ~tensor.plan.raw_mask) | scatter_raw(tensor.plan, value));
-    }
-  }
-};
 
 // Where a lane's decoding stands.
 struct LaneState {
@@ -389,6 +302,25 @@ struct StepDecode {
     // its bits alone.
     if (!zero) state.word |= plan.constant_word | plan.raw_mask;
     store_word(words[lane.tensor], tensor.context.format.bytes, lane.first + element, state.word);
+  }
+};
+
+// The token of symbol `symbol` of element `element`, which is known, of every active lane: what a
+// window that begins with it is told.
+struct StepRecall {
+  const LaneTensor* tensors;
+  const Lane* lanes;
+  BatchPattern pattern;
+  std::int32_t element;
+  std::int32_t symbol;
+  std::int64_t* tokens;  // [lanes]
+
+  LMGC_HD void operator()(std::int64_t index) const {
+    const Lane lane = lanes[index];
+    const LaneTensor& tensor = tensors[lane.tensor];
+    const std::uint64_t word =
+        load_word(tensor.context.words, tensor.context.format.bytes, lane.first + element);
+    tokens[index] = pattern.vocab_ids[tensor.plan.symbol_of(word, symbol)];
   }
 };
 

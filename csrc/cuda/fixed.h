@@ -57,6 +57,9 @@ class FixedEncoder {
   // The exact size of the section. Zero before prepare() has succeeded.
   std::size_t size() const { return size_; }
 
+  // Complete after prepare().
+  const FixedHead& head() const { return head_; }
+
   // Writes size() bytes to device memory. On the stream that prepare() had.
   int write(std::uint8_t* out, const Allocate& allocate, void* stream) const;
 

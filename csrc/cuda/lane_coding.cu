@@ -1,6 +1,7 @@
-// Kernels of core/lane_coding.h.
+// Kernels of core/lane_coding.h and core/lane_tails.h.
 #include "core/lane_coding.h"
 
+#include "core/lane_tails.h"
 #include "cuda/launch.cuh"
 
 LMGC_INSTANTIATE_LAUNCH(lmgc::CountSymbols);
@@ -14,5 +15,6 @@ LMGC_INSTANTIATE_LAUNCH(lmgc::PackTails);
 LMGC_INSTANTIATE_LAUNCH(lmgc::UnpackTails);
 LMGC_INSTANTIATE_LAUNCH(lmgc::StartLanes);
 LMGC_INSTANTIATE_LAUNCH(lmgc::StepFeatures);
+LMGC_INSTANTIATE_LAUNCH(lmgc::StepRecall);
 LMGC_INSTANTIATE_LAUNCH(lmgc::StepDecode);
 LMGC_INSTANTIATE_LAUNCH(lmgc::StepEncode);

@@ -3,10 +3,12 @@
 #include <c10/core/DeviceGuard.h>
 
 #include "ops/checksum.h"
+#include "ops/digit_coders.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
 #include "ops/fixed.h"
 #include "ops/for_each.h"
+#include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
 #include "ops/planes.h"
@@ -16,7 +18,7 @@
 namespace lmgc::ops {
 namespace {
 
-enum class Choice { automatic, raw, planes, lmgc, scale, lowrank };
+enum class Choice { automatic, raw, planes, lmgc, scale, lowrank, lm };
 
 Choice parse_method(const std::string& method) {
   if (method == "auto") return Choice::automatic;
@@ -25,8 +27,9 @@ Choice parse_method(const std::string& method) {
   if (method == "lmgc") return Choice::lmgc;
   if (method == "scale") return Choice::scale;
   if (method == "lowrank") return Choice::lowrank;
+  if (method == "lm") return Choice::lm;
   TORCH_CHECK_VALUE(false, "unknown method '", method,
-                    "': choose 'auto', 'raw', 'planes', 'scale', 'lowrank' or 'lmgc'");
+                    "': choose 'auto', 'raw', 'planes', 'scale', 'lowrank', 'lm' or 'lmgc'");
 }
 
 Section raw_section(const at::Tensor& bytes) {
@@ -58,7 +61,17 @@ std::vector<std::int64_t> sizes_of(const std::vector<at::Tensor>& bytes) {
 struct Frame {
   FrameHeader header;
   std::vector<Section> sections;
+
+  // Takes a section for tensor i if it is smaller than the one that is there.
+  void offer(std::size_t i, Method method, Section section) {
+    if (section.size >= sections[i].size) return;
+    header.tensors[i].method = method;
+    sections[i] = std::move(section);
+  }
 };
+
+// How a tensor's fixed section begins; null where it has none.
+using FixedHeads = std::vector<std::shared_ptr<const FixedHead>>;
 
 at::Tensor assemble(Frame& frame, const at::Device& device) {
   std::int64_t payload = 0;
@@ -112,6 +125,24 @@ std::vector<Section> code_with_prior(const Prior& prior, const std::vector<at::T
   }
 }
 
+// Puts sections of a prior's method in their places, if they save more than the prior block takes.
+void set_prior(PriorBlock block, Method method, const std::vector<std::size_t>& which,
+               std::vector<Section> sections, Frame& frame) {
+  FrameHeader with = frame.header;
+  with.has_prior = true;
+  with.prior = std::move(block);
+  std::int64_t saved = 0;
+  for (std::size_t k = 0; k < which.size(); ++k)
+    saved += frame.sections[which[k]].size - sections[k].size;
+  const auto size_of = [](const FrameHeader& header) {
+    return static_cast<std::int64_t>(write_header(header).size());
+  };
+  for (const std::size_t i : which) with.tensors[i].method = method;
+  if (which.empty() || saved <= size_of(with) - size_of(frame.header)) return;
+  frame.header = std::move(with);
+  for (std::size_t k = 0; k < which.size(); ++k) frame.sections[which[k]] = std::move(sections[k]);
+}
+
 void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
                Frame& frame) {
   std::vector<std::size_t> which;
@@ -119,30 +150,22 @@ void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const L
     if (bytes[i].numel() != 0) which.push_back(i);
   }
   if (which.empty()) return;
+  prior.check_repeatable();
   std::vector<Section> sections = code_with_prior(prior, bytes, frame.header, options, which);
   if (which.empty()) return;
-  FrameHeader with = frame.header;
-  with.has_prior = true;
-  with.prior = prior.describe(options.serialize, bound_batch_lanes(prior, options.memory_limit));
-  const auto block =
-      static_cast<std::int64_t>(write_header(with).size() - write_header(frame.header).size());
-  std::int64_t saved = 0;
-  for (std::size_t k = 0; k < which.size(); ++k)
-    saved += bytes[which[k]].numel() - sections[k].size;
-  if (saved <= block) return;
-  frame.header = std::move(with);
-  for (std::size_t k = 0; k < which.size(); ++k) {
-    frame.header.tensors[which[k]].method = Method::lmgc;
-    frame.sections[which[k]] = std::move(sections[k]);
-  }
+  set_prior(prior.describe(options.serialize, options.window,
+                           bound_batch_lanes(prior, options.memory_limit)),
+            Method::lmgc, which, std::move(sections), frame);
 }
 
 // Codes every tensor on its own, by the methods of `choice` that suit its type: the smallest
-// section of them, or raw bytes.
-void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& frame,
-                const at::Device& device) {
+// section of them, or raw bytes. Returns what was found out for the fixed serializer.
+FixedHeads use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& frame,
+                      const at::Device& device) {
   std::vector<FixedPlan> plans(bytes.size());
-  if (choice == Choice::lowrank || choice == Choice::automatic) {
+  FixedHeads heads(bytes.size());
+  const bool is_scale = choice == Choice::scale, is_planes = choice == Choice::planes;
+  if (!is_scale && !is_planes) {
     const PlainDispatch plain;
     for (std::size_t i = 0; i < bytes.size(); ++i) {
       const TensorRecord& record = frame.header.tensors[i];
@@ -157,23 +180,54 @@ void use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& fram
     const FloatFormat format = float_format(record.dtype);
     record.method = Method::raw;
     frame.sections[i] = raw_section(bytes[i]);
-    const auto offer = [&](Method method, Section section) {
-      if (section.size >= frame.sections[i].size) return;
-      record.method = method;
-      frame.sections[i] = std::move(section);
-    };
-    const bool only_fixed = choice == Choice::scale || choice == Choice::lowrank;
+    const bool only_fixed = is_scale || choice == Choice::lowrank;
     if (!only_fixed || !format.is_float())
-      offer(Method::planes, encode_planes_section(bytes[i], format));
-    if (choice != Choice::planes && format.is_float()) {
+      frame.offer(i, Method::planes, encode_planes_section(bytes[i], format));
+    if (!is_planes && format.is_float()) {
       FixedResult fixed = encode_fixed_section(bytes[i], format, record.sizes, plans[i]);
-      offer(fixed.predicted ? Method::lowrank : Method::scale, std::move(fixed.section));
+      heads[i] = fixed.head;
+      frame.offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section));
     }
   });
+  return heads;
 }
 
-// Whether a frame of a bound prior gives back what went in: floating-point models may differ from
-// call to call.
+// Puts sections of method lm in the places of larger ones.
+void use_lm(const Prior& prior, const std::vector<at::Tensor>& bytes, const FixedHeads& heads,
+            const LmOptions& options, Frame& frame) {
+  std::vector<std::size_t> which;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (heads[i] != nullptr) which.push_back(i);
+  }
+  if (which.empty()) return;
+  prior.check_repeatable();
+  std::vector<Section> sections;
+  for (bool all = false; !all && !which.empty();) {
+    std::vector<LmTensor> tensors;
+    for (const std::size_t i : which) {
+      const TensorRecord& record = frame.header.tensors[i];
+      tensors.push_back({bytes[i], float_format(record.dtype), record.sizes, heads[i]});
+    }
+    std::vector<std::size_t> smaller;
+    std::vector<Section> kept;
+    sections = encode_lm(tensors, prior, options);
+    for (std::size_t k = 0; k < which.size(); ++k) {
+      if (sections[k].size >= frame.sections[which[k]].size) continue;
+      smaller.push_back(which[k]);
+      kept.push_back(std::move(sections[k]));
+    }
+    // A bound prior's numbers depend on the batch: what is left must be coded without the others.
+    all = smaller.size() == which.size() || prior.portable();
+    which = std::move(smaller);
+    sections = std::move(kept);
+  }
+  const std::int64_t lanes = prior.portable() ? 0 : bound_digit_lanes(prior, options.memory_limit);
+  set_prior(prior.describe({}, WindowKind::disjoint, lanes), Method::lm, which, std::move(sections),
+            frame);
+}
+
+// Whether a frame of a bound prior gives back what went in: a model may keep to itself over a short
+// input and differ from call to call all the same.
 bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
              const OptionalPrior& prior) {
   try {
@@ -182,7 +236,9 @@ bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
       if (!at::equal(bytes_of(decoded[i]), bytes[i])) return false;
     }
     return true;
-  } catch (const c10::Error&) {
+  } catch (const c10::Error& error) {
+    // Other errors are not about these bytes: the model failed, or memory ran out.
+    if (!is_corrupt_frame(error)) throw;
     return false;
   }
 }
@@ -192,11 +248,11 @@ bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
 at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
-                    std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
-                    const std::string& metadata) {
+                    const std::string& window, std::int64_t lane_elements, bool bypass,
+                    std::int64_t memory_limit, const std::string& metadata) {
   const Choice choice = parse_method(method);
-  const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order), lane_elements,
-                            bypass, memory_limit};
+  const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order),
+                            parse_window(window), lane_elements, bypass, memory_limit};
   TORCH_CHECK_VALUE(
       lane_elements >= 0 && lane_elements <= static_cast<std::int64_t>(most_lane_elements),
       "lane_elements is ", lane_elements,
@@ -206,9 +262,9 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
   const std::vector<at::Tensor> inputs = plain_tensors(tensors);
   const at::Device device = inputs.empty() ? at::Device(at::kCPU) : inputs[0].device();
   const c10::OptionalDeviceGuard guard(device);
-  if (choice == Choice::lmgc) {
-    TORCH_CHECK_VALUE(prior.has_value(),
-                      "method 'lmgc' needs a prior: pass torch.classes.lmgc.Prior(path), or use "
+  if (choice == Choice::lmgc || choice == Choice::lm) {
+    TORCH_CHECK_VALUE(prior.has_value(), "method '", method,
+                      "' needs a prior: pass torch.classes.lmgc.Prior(path), or use "
                       "lmgc_torch.compress, which brings one");
     TORCH_CHECK_VALUE(inputs.empty() || (*prior)->device() == device, "the prior is on ",
                       (*prior)->device(), " and the tensors on ", device,
@@ -229,16 +285,24 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
   for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
     frame.header.tensors[i].data_checksum = static_cast<std::uint32_t>(checksum_of(bytes[i]));
   });
-  if (choice == Choice::lmgc) use_prior(**prior, bytes, options, frame);
-  if (choice != Choice::raw && choice != Choice::lmgc) use_tables(choice, bytes, frame, device);
+  if (choice == Choice::lmgc) {
+    (*prior)->features();  // raises an error if it is made for method lm
+    use_prior(**prior, bytes, options, frame);
+  } else if (choice == Choice::lm) {
+    (*prior)->digit_features();  // likewise
+    const FixedHeads heads = use_tables(choice, bytes, frame, device);
+    use_lm(**prior, bytes, heads, {lane_elements, memory_limit}, frame);
+  } else if (choice != Choice::raw) {
+    use_tables(choice, bytes, frame, device);
+  }
   at::Tensor out = assemble(frame, device);
 
   if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, bytes, prior)) {
     TORCH_WARN(
         "this prior does not compute the same probabilities twice; the tensors were compressed "
-        "with method 'planes' instead");
+        "with method 'auto' instead, which needs no prior");
     frame.header.has_prior = false;
-    use_tables(Choice::planes, bytes, frame, device);
+    use_tables(Choice::automatic, bytes, frame, device);
     out = assemble(frame, device);
   }
   return out;
@@ -247,11 +311,11 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
                                const c10::intrusive_ptr<Prior>& prior, const std::string& method,
                                const std::string& separator, std::int64_t bytes_per_group,
-                               const std::string& byte_order, std::int64_t lane_elements,
-                               bool bypass, std::int64_t memory_limit,
+                               const std::string& byte_order, const std::string& window,
+                               std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
                                const std::string& metadata) {
-  return compress(tensors, prior, method, separator, bytes_per_group, byte_order, lane_elements,
-                  bypass, memory_limit, metadata);
+  return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
+                  lane_elements, bypass, memory_limit, metadata);
 }
 
 }  // namespace lmgc::ops

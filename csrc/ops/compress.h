@@ -19,15 +19,16 @@ using OptionalPrior = std::optional<c10::intrusive_ptr<Prior>>;
 at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
-                    std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
-                    const std::string& metadata);
+                    const std::string& window, std::int64_t lane_elements, bool bypass,
+                    std::int64_t memory_limit, const std::string& metadata);
 
 // The same for the overload `compress.prior`.
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
                                const c10::intrusive_ptr<Prior>& prior, const std::string& method,
                                const std::string& separator, std::int64_t bytes_per_group,
-                               const std::string& byte_order, std::int64_t lane_elements,
-                               bool bypass, std::int64_t memory_limit, const std::string& metadata);
+                               const std::string& byte_order, const std::string& window,
+                               std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
+                               const std::string& metadata);
 
 // The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError, or
 // PriorMismatchError.

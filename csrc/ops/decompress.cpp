@@ -8,6 +8,7 @@
 #include "ops/error.h"
 #include "ops/fixed.h"
 #include "ops/for_each.h"
+#include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/planes.h"
 
@@ -84,6 +85,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   std::vector<at::Tensor> outputs, bytes;
   std::vector<std::int64_t> sizes;
   std::vector<LmgcSource> sources;
+  std::vector<LmSourceTensor> lm_sources;
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     const std::string where = describe_tensor(i, record);
@@ -96,9 +98,14 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
            static_cast<std::int64_t>(record.section_offset),
            static_cast<std::int64_t>(record.section_size),
            where});
+    } else if (record.method == Method::lm) {
+      lm_sources.push_back({bytes.back(), float_format(record.dtype), record.sizes,
+                            static_cast<std::int64_t>(record.section_offset),
+                            static_cast<std::int64_t>(record.section_size), where});
     }
   }
   if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
+  if (!lm_sources.empty()) decode_lm(frame, lm_sources, **prior, header.prior, memory_limit);
 
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];

@@ -13,6 +13,9 @@ namespace lmgc::ops {
 inline void check_frame(Status status, const std::string& where) {
   TORCH_CHECK(status == Status::ok, "CorruptFrameError: ", where, ": ", describe(status));
 }
+inline bool is_corrupt_frame(const c10::Error& error) {
+  return error.msg().rfind("CorruptFrameError: ", 0) == 0;
+}
 
 }  // namespace lmgc::ops
 

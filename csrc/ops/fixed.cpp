@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "ops/error.h"
+#include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/low_rank.h"
 #include "ops/product.h"
@@ -24,77 +25,6 @@ namespace {
 // with one that is not below that may be the larger one, whatever was estimated.
 constexpr std::int64_t least_bits_without = 3;
 
-at::ScalarType float_type(FloatFormat format) {
-  if (format.bytes == 8) return at::kDouble;
-  if (format.bytes == 4) return at::kFloat;
-  return format.exponent_bits == 8 ? at::kBFloat16 : at::kHalf;
-}
-
-at::ScalarType word_type(FloatFormat format) {
-  return format.bytes == 8 ? at::kLong : format.bytes == 4 ? at::kInt : at::kShort;
-}
-
-// The words of a tensor as a matrix, dimension 0 or 1 by the rest.
-at::Tensor grouped(const at::Tensor& bytes, FloatFormat format,
-                   const std::vector<std::int64_t>& sizes, bool by_dimension_1) {
-  const at::Tensor words = bytes.view(word_type(format)).view(sizes);
-  if (!by_dimension_1) return words.view({sizes[0], -1});
-  return words.transpose(0, 1).reshape({sizes[1], -1}).contiguous();
-}
-
-// Flags of the lines of `words` without a bit set; empty when there are none.
-void find_dead_lines(const at::Tensor& words, FixedHead& head) {
-  const at::Tensor live = words.ne(0);
-  const at::Tensor rows = live.any(1), columns = live.any(0);
-  if (rows.all().item<bool>() && columns.all().item<bool>()) return;
-  const auto dead = [](const at::Tensor& flags) {
-    const at::Tensor host = flags.cpu();
-    const bool* const first = host.data_ptr<bool>();
-    std::vector<bool> result;
-    for (std::int64_t i = 0; i < host.numel(); ++i) result.push_back(!first[i]);
-    return result;
-  };
-  head.dead_rows = dead(rows);
-  head.dead_columns = dead(columns);
-}
-
-at::Tensor live_lines(const std::vector<bool>& dead, const at::Device& device) {
-  std::vector<std::int64_t> live;
-  for (std::size_t i = 0; i < dead.size(); ++i) {
-    if (!dead[i]) live.push_back(static_cast<std::int64_t>(i));
-  }
-  return at::tensor(live, at::kLong).to(device);
-}
-
-at::Tensor take_live(const at::Tensor& words, const FixedHead& head) {
-  if (head.dead_rows.empty()) return words;
-  return words.index_select(0, live_lines(head.dead_rows, words.device()))
-      .index_select(1, live_lines(head.dead_columns, words.device()));
-}
-
-// A tensor as the matrix that is coded.
-struct View {
-  FixedHead head;
-  at::Tensor live;  // words
-  LiveShape shape;
-};
-
-View view_of(const at::Tensor& bytes, FloatFormat format, const std::vector<std::int64_t>& sizes,
-             bool by_dimension_1) {
-  View view;
-  const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), by_dimension_1);
-  view.head.by_dimension_1 = by_dimension_1;
-  if (shape.flat) {
-    view.live = bytes.view(word_type(format));
-  } else {
-    const at::Tensor words = grouped(bytes, format, sizes, by_dimension_1);
-    find_dead_lines(words, view.head);
-    view.live = take_live(words, view.head);
-  }
-  view.shape = live_shape(shape, view.head);
-  return view;
-}
-
 #ifdef LMGC_WITH_CUDA
 // Panels of the product, each of which takes the place of the one before it.
 cuda::DeviceProduct device_product(const Factors& factors, std::int64_t columns,
@@ -112,7 +42,7 @@ cuda::DeviceProduct device_product(const Factors& factors, std::int64_t columns,
   }};
 }
 
-Section encode_on_device(const View& view, const FixedInput& input, FixedHead head) {
+FixedResult encode_on_device(const FixedView& view, const FixedInput& input, FixedHead head) {
   struct Job {
     explicit Job(const at::Device& device) : memory(device) {}
     DeviceMemory memory;
@@ -128,15 +58,17 @@ Section encode_on_device(const View& view, const FixedInput& input, FixedHead he
   void* const stream = stream_of(view.live);
   check_cuda(job->encoder.prepare(input, std::move(head), product, aten_parallel(),
                                   job->memory.allocate(), stream));
-  return {static_cast<std::int64_t>(job->encoder.size()), [job, stream](const at::Tensor& out) {
-            check_cuda(
-                job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(), stream));
-          }};
+  const Section section{
+      static_cast<std::int64_t>(job->encoder.size()), [job, stream](const at::Tensor& out) {
+        check_cuda(
+            job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(), stream));
+      }};
+  return {section, {job, &job->encoder.head()}};
 }
 #endif
 
-Section encode(const View& view, FloatFormat format, bool may_have_column_scales,
-               const LowRank& low_rank) {
+FixedResult encode(const FixedView& view, FloatFormat format, bool may_have_column_scales,
+                   const LowRank& low_rank) {
   const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales};
   FixedHead head = view.head;
   head.low_rank = low_rank;
@@ -151,13 +83,14 @@ Section encode(const View& view, FloatFormat format, bool may_have_column_scales
   }
   const auto section = std::make_shared<FixedSection>(
       encode_fixed(input, std::move(head), product, aten_parallel()));
-  return {static_cast<std::int64_t>(section->size()), [section](const at::Tensor& out) {
-            if (out.is_cpu()) {
-              section->write(out.data_ptr<std::uint8_t>());
-            } else {  // a tensor of zeros
-              out.copy_(upload(section->head_bytes, out.device()));
-            }
-          }};
+  const auto write = [section](const at::Tensor& out) {
+    if (out.is_cpu()) {
+      section->write(out.data_ptr<std::uint8_t>());
+    } else {  // a tensor of zeros
+      out.copy_(upload(section->head_bytes, out.device()));
+    }
+  };
+  return {{static_cast<std::int64_t>(section->size()), write}, {section, &section->head}};
 }
 
 // ---- decoder ------------------------------------------------------------------------------------
@@ -223,7 +156,7 @@ FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
   double bits = 0;
   for (const bool by_dimension_1 : {false, true}) {
     if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
-    const View view = view_of(bytes, format, sizes, by_dimension_1);
+    const FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     if (view.shape.elements == 0) break;
     LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), format);
     if (fit.low_rank.factors.rank == 0) continue;
@@ -240,14 +173,14 @@ FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
   const bool predicted = plan.low_rank.factors.rank != 0;
   std::int64_t surely_less = 0;
   if (predicted) {
-    const View view = view_of(bytes, format, sizes, plan.by_dimension_1);
-    best = {encode(view, format, true, plan.low_rank), true};
+    const FixedView view = view_of(bytes, format, sizes, plan.by_dimension_1);
+    best = encode(view, format, true, plan.low_rank);
     surely_less = view.shape.elements * (format.mantissa_bits + least_bits_without) / 8;
   }
   if (!predicted || best.section.size > surely_less) {
     const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-    Section without = encode(view_of(bytes, format, sizes, false), format, !flat, {});
-    if (!predicted || without.size <= best.section.size) best = {std::move(without), false};
+    FixedResult without = encode(view_of(bytes, format, sizes, false), format, !flat, {});
+    if (!predicted || without.section.size <= best.section.size) best = std::move(without);
   }
   return best;
 }
@@ -264,32 +197,9 @@ void decode_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int
   const ReadSection section = read(frame, offset, size, sizes, predicted, true, where);
   const FixedSource& source = section.source;
   const FixedHead& head = source.head;
-  const bool in_place = !head.by_dimension_1 && head.dead_rows.empty();
-  const at::Tensor live =
-      in_place
-          ? bytes.view(word_type(format))
-          : at::empty({source.shape.rows, source.shape.elements == 0 ? 0 : source.shape.columns},
-                      bytes.options().dtype(word_type(format)));
+  const at::Tensor live = live_room(bytes, format, head, source.shape);
   decode_elements(source, frame.narrow(0, offset, size), format, live, where);
-  if (in_place) return;
-  const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
-  at::Tensor whole = live;
-  if (!head.dead_rows.empty()) {
-    whole = at::zeros({shape.rows, shape.columns}, live.options());
-    if (live.numel() > 0) {
-      whole.index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
-                        live_lines(head.dead_columns, live.device())},
-                       live);
-    }
-  }
-  at::Tensor out = bytes.view(word_type(format)).view(sizes);
-  if (head.by_dimension_1) {
-    std::vector<std::int64_t> turned_sizes = sizes;
-    std::swap(turned_sizes[0], turned_sizes[1]);
-    out.copy_(whole.view(turned_sizes).transpose(0, 1));
-  } else {
-    out.copy_(whole.view(sizes));
-  }
+  put_live(live, head, format, sizes, bytes);
 }
 
 }  // namespace lmgc::ops

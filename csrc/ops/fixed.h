@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,10 +26,12 @@ struct FixedPlan {
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
                      const std::vector<std::int64_t>& sizes);
 
-// A section and how it predicts: `predicted` is method lowrank, else scale.
+// A section and what it says before its digits: predicted is method lowrank, else scale.
 struct FixedResult {
   Section section;
-  bool predicted = false;
+  std::shared_ptr<const FixedHead> head;  // complete: scales, factors, widths
+
+  bool predicted() const { return head->predicted(); }
 };
 
 // The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`

@@ -2,6 +2,7 @@
 
 #include "ops/compress.h"
 #include "ops/fixed.h"
+#include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
 
@@ -37,6 +38,7 @@ std::string prior_json(const FrameHeader& header) {
     out << half;
   }
   out << std::dec << "\", \"portable\": " << (prior.portable ? "true" : "false")
+      << ", \"window\": " << quoted(window_name(prior.window))
       << ", \"window_tokens\": " << prior.window_tokens
       << ", \"separator\": " << quoted(separator_name(prior.serialize.separator))
       << ", \"bytes_per_group\": " << static_cast<int>(prior.serialize.bytes_per_group)
@@ -61,6 +63,19 @@ std::string sections_json(const at::Tensor& frame, std::size_t index, const Fram
         << ", \"rank\": " << source.head.low_rank.factors.rank;
     return out.str();
   }
+  if (record.method == Method::lm) {
+    const LmSource source = read_lm_section(frame, static_cast<std::int64_t>(record.section_offset),
+                                            static_cast<std::int64_t>(record.section_size),
+                                            record.sizes, describe_tensor(index, record));
+    std::uint64_t lanes = 0;
+    for (const StreamSource* stream : {&source.u, &source.v, &source.residuals}) {
+      for (const LaneBytes& lane : stream->lanes) lanes += lane.size;
+    }
+    out << "{\"side\": " << source.side << ", \"lanes\": " << lanes
+        << ", \"tails\": " << record.section_size - source.side - lanes << "}"
+        << ", \"rank\": " << source.fixed.head.low_rank.factors.rank;
+    return out.str();
+  }
   if (record.method != Method::lmgc) {
     out << "{\"" << name(record.method) << "\": " << record.section_size << "}";
     return out.str();
@@ -83,9 +98,10 @@ std::string info(const at::Tensor& data) {
   const at::Tensor frame = frame_bytes(data);
   const FrameHeader header = read_header(frame);
   std::ostringstream out;
-  out << "{\"version\": 1, \"metadata\": " << quoted(header.metadata)
-      << ", \"bytes\": " << frame.numel() << ", \"header_bytes\": " << header.header_size
-      << ", \"prior\": " << prior_json(header) << ", \"tensors\": [";
+  out << "{\"version\": " << static_cast<int>(header.version)
+      << ", \"metadata\": " << quoted(header.metadata) << ", \"bytes\": " << frame.numel()
+      << ", \"header_bytes\": " << header.header_size << ", \"prior\": " << prior_json(header)
+      << ", \"tensors\": [";
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     out << (i == 0 ? "" : ", ") << "{\"dtype\": \"" << name(record.dtype) << "\", \"shape\": [";

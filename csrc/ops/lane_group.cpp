@@ -28,7 +28,7 @@ std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& sizes) {
 }
 
 GroupPattern::GroupPattern(const Prior& prior, const SymbolPlan& plan, int element_bytes,
-                           const SerializeOptions& options)
+                           const SerializeOptions& options, WindowKind window)
     : plan_(plan) {
   const TokenPattern whole = token_pattern(element_bytes, options);
   bool separators = false;
@@ -70,9 +70,8 @@ GroupPattern::GroupPattern(const Prior& prior, const SymbolPlan& plan, int eleme
       digit == features.end() ? -1 : static_cast<std::int32_t>(digit - features.begin());
   view_.bos = static_cast<std::int32_t>(prior.bos());
 
-  const std::int64_t periods =
-      std::clamp<std::int64_t>(prior.max_context() / view_.token_count, 1, 1 << 16);
-  view_.window_elements = static_cast<std::int32_t>(periods) * view_.elements;
+  view_.windows = make_windows(window, prior.max_context(), view_.token_count, view_.elements);
+  view_.row_elements = view_.windows.elements;
 }
 
 bool wants_scales(const Prior& prior) {
@@ -80,6 +79,11 @@ bool wants_scales(const Prior& prior) {
     return feature.kind == Feature::reference || feature.kind == Feature::neighbour_level ||
            feature.kind == Feature::neighbour_value;
   });
+}
+
+std::int64_t lane_bytes(const Prior& prior) {
+  const auto in_and_out = static_cast<std::int64_t>(prior.features().size() + prior.vocab().size());
+  return 1024 + 16 * in_and_out + prior.state_bytes();
 }
 
 std::vector<std::vector<std::size_t>> group_by_plan(const std::vector<FloatFormat>& formats,

@@ -22,7 +22,7 @@ class GroupPattern {
  public:
   // Raises a ValueError when the prior's vocabulary lacks a token.
   GroupPattern(const Prior& prior, const SymbolPlan& plan, int element_bytes,
-               const SerializeOptions& options);
+               const SerializeOptions& options, WindowKind window);
 
   const BatchPattern& view() const { return view_; }  // device pointers
   const std::vector<PatternToken>& tokens() const { return tokens_; }
@@ -56,9 +56,14 @@ void append_lanes(std::int32_t tensor, std::int64_t elements, std::int64_t lane_
 // batch.
 std::vector<std::int32_t> longest_first(const std::vector<Lane>& lanes);
 
+// Estimated bytes that a lane takes while step() runs, the model's state at the end of a window
+// among them; the model's intermediates are guessed at a multiple of what goes in and out.
+std::int64_t lane_bytes(const Prior& prior);
+
 // One pass over a batch of lanes in the order in which a decoder must go: element by element,
-// symbol by symbol, all lanes at once; windows restart the model's state. `lanes` is sorted longest
-// first and lies at `lanes_device` too.
+// symbol by symbol, all lanes at once. At every window the model's state is fresh, and is told of
+// the known elements with which the window begins. `lanes` is sorted longest first and lies at
+// `lanes_device` too.
 //   code(element, symbol, first, last, active, logits, tokens): takes the logits [active, V] of one
 //   symbol of the first `active` lanes, and writes the symbol's tokens [active].
 template <class Code>

@@ -10,9 +10,10 @@
 #include "ops/prior.h"
 
 #define PRIOR "__torch__.torch.classes.lmgc.Prior"
-#define COMPRESS_OPTIONS                                                                          \
-  ", str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\", int lane_elements=0," \
-  " bool bypass=True, int memory_limit=268435456, str metadata=\"\") -> Tensor"
+#define COMPRESS_OPTIONS                                                                         \
+  ", str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\","                     \
+  " str window=\"disjoint\", int lane_elements=0, bool bypass=True, int memory_limit=268435456," \
+  " str metadata=\"\") -> Tensor"
 
 TORCH_LIBRARY(lmgc, m) {
   using namespace lmgc::ops;

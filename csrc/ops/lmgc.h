@@ -17,6 +17,7 @@ namespace lmgc::ops {
 
 struct LmgcOptions {
   SerializeOptions serialize;
+  WindowKind window = WindowKind::disjoint;
   std::int64_t lane_elements = 0;  // 0: chosen by the amount of data
   bool bypass = true;              // incompressible and constant symbols go around the model
   std::int64_t memory_limit = 0;   // bytes of working memory to aim at; splits the batch

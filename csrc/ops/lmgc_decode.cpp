@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/lane_tails.h"
 #include "ops/error.h"
 #include "ops/for_each.h"
 #include "ops/lane_group.h"
@@ -61,7 +62,7 @@ class GroupDecoder {
     }
     // Any split decodes the same: one batch for each thread, dealt out so that all are equally
     // long.
-    const std::int64_t most_lanes = std::max<std::int64_t>(1, memory_limit / lane_bytes());
+    const std::int64_t most_lanes = std::max<std::int64_t>(1, memory_limit / lane_bytes(prior_));
     const std::int64_t threads =
         device_.is_cpu() ? std::min<std::int64_t>(at::get_num_threads(),
                                                   (count - 1) / least_lanes_per_thread + 1)
@@ -103,13 +104,6 @@ class GroupDecoder {
   }
 
  private:
-  // Working memory of one lane in a step, the model's own guessed at a multiple of what goes in and
-  // out.
-  std::int64_t lane_bytes() const {
-    return 1024 +
-           16 * (pattern_.view().feature_count + static_cast<std::int64_t>(prior_.vocab().size()));
-  }
-
   // `coded` is sorted longest first.
   void decode_batch(const CodedLanes& coded) {
     const auto count = static_cast<std::int64_t>(coded.lanes.size());
@@ -196,7 +190,7 @@ void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources
     const GroupPattern pattern = [&] {
       try {
         return GroupPattern(prior, plans[group.front()], formats[group.front()].bytes,
-                            block.serialize);
+                            block.serialize, block.window);
       } catch (const c10::ValueError& error) {
         LMGC_CHECK_PRIOR(false, error.what_without_backtrace());
       }

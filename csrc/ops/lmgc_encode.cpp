@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/lane_tails.h"
 #include "ops/for_each.h"
 #include "ops/lane_group.h"
 #include "ops/lmgc.h"
@@ -145,6 +146,9 @@ class GroupEncoder {
                     inference.intervals, inference.lane_offset, items_of<std::uint8_t>(coded),
                     items_of<std::int64_t>(coded_offsets), coded_sizes.data_ptr<std::int64_t>()});
     sizes = to_host(coded_sizes);
+    TORCH_CHECK_VALUE(std::find(sizes.begin(), sizes.end(), -1) == sizes.end(),
+                      "the prior's logits are not finite (NaN or infinity) for a digit that it was "
+                      "asked to predict: it must know a number for each of them, for any input");
     const std::vector<std::int64_t> compact_offsets = offsets_of(sizes);
     const at::Tensor compact_offsets_device = upload(compact_offsets, device_);
     const at::Tensor compact = at::empty({compact_offsets.back()}, on(device_, at::kByte));
@@ -165,21 +169,25 @@ class GroupEncoder {
 
   // Teacher-forced: all windows of all lanes are independent rows.
   void infer_forward(const Inference& inference) {
-    const std::int32_t window = pattern_.view().window_elements;
+    BatchPattern view = pattern_.view();
     std::vector<WindowRow> rows;
+    std::int32_t longest = 0;
     for (std::size_t lane = 0; lane < inference.lanes.size(); ++lane) {
-      for (std::int32_t first = 0; first < inference.lanes[lane].count; first += window) {
-        rows.push_back({static_cast<std::int32_t>(lane), first,
-                        std::min(window, inference.lanes[lane].count - first)});
-      }
+      for_each_window(view.windows, inference.lanes[lane].count,
+                      [&](std::int32_t first, std::int32_t known, std::int32_t count) {
+                        rows.push_back({static_cast<std::int32_t>(lane), first, known, count});
+                        longest = std::max(longest, count);
+                      });
     }
+    // Rows need not be longer than what they hold, however far the model could look back.
+    view.row_elements = (longest - 1) / view.elements * view.elements + view.elements;
     const at::Tensor rows_device = upload(rows, device_);
     const auto row_count = static_cast<std::int64_t>(rows.size());
-    const std::int64_t at_once = rows_at_once();
+    const std::int64_t at_once = rows_at_once(view);
     const std::int64_t batches = (row_count - 1) / at_once + 1;
     const auto infer = [&](std::int64_t batch) {
       const std::int64_t begin = batch * at_once, end = std::min(row_count, begin + at_once);
-      infer_rows(inference, items_of<WindowRow>(rows_device) + begin, end - begin);
+      infer_rows(inference, view, items_of<WindowRow>(rows_device) + begin, end - begin);
     };
     if (device_.is_cpu()) {
       at::parallel_for(0, batches, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -190,32 +198,30 @@ class GroupEncoder {
     }
   }
 
-  std::int64_t rows_at_once() const {
-    const BatchPattern& view = pattern_.view();
+  std::int64_t rows_at_once(const BatchPattern& view) const {
     const auto vocabulary = static_cast<std::int64_t>(prior_.vocab().size());
     // Tokens, features, logits twice (the model's own intermediates are likely as large).
     const std::int64_t row_bytes =
-        pattern_.view().window_tokens() * (8 + 4 * view.feature_count * 4 + 4 * vocabulary * 4);
+        view.row_tokens() * (8 + 4 * view.feature_count * 4 + 4 * vocabulary * 4);
     const std::int64_t threads = device_.is_cpu() ? at::get_num_threads() : 1;
     std::int64_t rows = memory_limit_ / 2 / threads / row_bytes;
-    if (device_.is_cpu())
-      rows = std::min(rows, most_elements_per_forward / pattern_.view().window_elements);
+    if (device_.is_cpu()) rows = std::min(rows, most_elements_per_forward / view.row_elements);
     return std::max<std::int64_t>(rows, 1);
   }
 
-  void infer_rows(const Inference& inference, const WindowRow* rows, std::int64_t count) {
-    const BatchPattern& view = pattern_.view();
+  void infer_rows(const Inference& inference, const BatchPattern& view, const WindowRow* rows,
+                  std::int64_t count) {
     const auto* tensors = items_of<LaneTensor>(tensors_device_);
-    const std::int64_t window_tokens = pattern_.view().window_tokens();
-    const at::Tensor tokens = at::empty({count, window_tokens}, on(device_, at::kLong));
+    const std::int64_t row_tokens = view.row_tokens();
+    const at::Tensor tokens = at::empty({count, row_tokens}, on(device_, at::kLong));
     const at::Tensor features =
-        at::empty({count, window_tokens, view.feature_count}, on(device_, at::kFloat));
-    for_each(device_, count * pattern_.view().window_elements,
+        at::empty({count, row_tokens, view.feature_count}, on(device_, at::kFloat));
+    for_each(device_, count * view.row_elements,
              PrepareWindows{tensors, inference.lanes_device, rows, view,
                             tokens.data_ptr<std::int64_t>(), features.data_ptr<float>()},
              256);
     const at::Tensor logits = prior_.forward(tokens, features);
-    for_each(device_, count * window_tokens,
+    for_each(device_, count * row_tokens,
              CodeWindows{tensors, inference.lanes_device, rows, view, logits.data_ptr<float>(),
                          logits.size(2), prior_.steps_per_unit(), inference.intervals,
                          inference.lane_offset},
@@ -302,9 +308,7 @@ Section section_of(std::vector<at::Tensor> pieces) {
 }  // namespace
 
 std::int64_t bound_batch_lanes(const Prior& prior, std::int64_t memory_limit) {
-  constexpr std::int64_t state_bytes_per_token = 1 << 14;  // keys and values of a small transformer
-  return std::clamp<std::int64_t>(memory_limit / (prior.max_context() * state_bytes_per_token), 1,
-                                  1024);
+  return std::clamp<std::int64_t>(memory_limit / lane_bytes(prior), 1, 1024);
 }
 
 std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const Prior& prior,
@@ -342,7 +346,7 @@ std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const P
       lane_tensors.push_back(lane_tensor(tensors[i], plans[i], scales[i]));
     }
     const GroupPattern pattern(prior, plans[group.front()], formats[group.front()].bytes,
-                               options.serialize);
+                               options.serialize, options.window);
     const CodedLanes coded =
         GroupEncoder(prior, pattern, lane_tensors, options.memory_limit).encode(lanes);
     const CodedLanes tails = pack_tails(lane_tensors, lanes, device);

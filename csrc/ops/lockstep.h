@@ -3,6 +3,7 @@
 
 #include "ops/for_each.h"
 #include "ops/lane_group.h"
+#include "ops/prior_state.h"
 
 namespace lmgc::ops {
 
@@ -18,21 +19,11 @@ void run_lockstep(const Prior& prior, const GroupPattern& pattern, const LaneTen
   auto active = static_cast<std::int64_t>(lanes.size());
   at::Tensor tokens;
   c10::IValue state;
-  for (std::int32_t element = 0;; ++element) {
-    const std::int64_t before = active;
-    while (active > 0 && lanes[static_cast<std::size_t>(active - 1)].count <= element) --active;
-    if (active == 0) break;
-    if (element % view.window_elements == 0) {
-      state = prior.init_state(active);
-      tokens = at::full({active}, view.bos, integers);
-    } else if (active != before) {
-      state = narrow_state(state, active);
-      tokens = tokens.narrow(0, 0, active);
-    }
+  // Takes the model over one element; see(symbol, logits) writes the symbol's token to `tokens`.
+  const auto walk = [&](std::int32_t element, const auto& see) {
     at::Tensor features = at::zeros({active, view.feature_count}, floats);
     for_each(device, active,
              StepFeatures{tensors, lanes_device, view, element, features.data_ptr<float>()}, 64);
-    std::int32_t coded = 0;
     for (const PatternToken& token : pattern.tokens()) {
       if (token.element != element % view.elements) continue;
       if (view.digit_feature >= 0) {
@@ -42,12 +33,37 @@ void run_lockstep(const Prior& prior, const GroupPattern& pattern, const LaneTen
       const at::Tensor logits = prior.step(tokens, features, state);
       if (token.symbol < 0) {
         tokens = at::full({active}, pattern.separator_id(), integers);
-        continue;
+      } else {
+        tokens = at::empty({active}, integers);
+        see(token.symbol, logits);
       }
-      tokens = at::empty({active}, integers);
-      ++coded;
-      code(element, token.symbol, coded == 1, coded == view.coded_count, active, logits, tokens);
     }
+  };
+  for (std::int32_t element = 0;; ++element) {
+    const std::int64_t before = active;
+    while (active > 0 && lanes[static_cast<std::size_t>(active - 1)].count <= element) --active;
+    if (active == 0) break;
+    if (view.windows.codes_from(element)) {
+      state = prior.init_state(active);
+      tokens = at::full({active}, view.bos, integers);
+      const std::int32_t known = element == 0 ? 0 : view.windows.overlap;
+      for (std::int32_t before_it = element - known; before_it < element; ++before_it) {
+        walk(before_it, [&](std::int32_t symbol, const at::Tensor&) {
+          for_each(device, active,
+                   StepRecall{tensors, lanes_device, view, before_it, symbol,
+                              tokens.data_ptr<std::int64_t>()},
+                   64);
+        });
+      }
+    } else if (active != before) {
+      state = narrow_state(state, active);
+      tokens = tokens.narrow(0, 0, active);
+    }
+    std::int32_t coded = 0;
+    walk(element, [&](std::int32_t symbol, const at::Tensor& logits) {
+      ++coded;
+      code(element, symbol, coded == 1, coded == view.coded_count, active, logits, tokens);
+    });
   }
 }
 

@@ -22,6 +22,17 @@ constexpr Names<Separator, 7> separators{{{"none", Separator::none},
 
 constexpr Names<ByteOrder, 2> byte_orders{{{"big", ByteOrder::big}, {"little", ByteOrder::little}}};
 
+constexpr Names<WindowKind, 2> windows{
+    {{"disjoint", WindowKind::disjoint}, {"sliding", WindowKind::sliding}}};
+
+template <class Value, std::size_t Count>
+const char* name_of(Value given, const Names<Value, Count>& names) {
+  for (const auto& [name, value] : names) {
+    if (value == given) return name.data();  // a literal: null-terminated
+  }
+  return "unknown";
+}
+
 template <class Value, std::size_t Count>
 Value parse(const char* option, std::string_view given, const Names<Value, Count>& names) {
   std::string legal;
@@ -39,12 +50,11 @@ Separator parse_separator(std::string_view separator) {
   return parse("separator", separator, separators);
 }
 
-const char* separator_name(Separator separator) {
-  for (const auto& [name, value] : separators) {
-    if (value == separator) return name.data();  // a literal: null-terminated
-  }
-  return "unknown";
-}
+const char* separator_name(Separator separator) { return name_of(separator, separators); }
+
+WindowKind parse_window(std::string_view window) { return parse("window", window, windows); }
+
+const char* window_name(WindowKind window) { return name_of(window, windows); }
 
 ByteOrder parse_byte_order(std::string_view byte_order) {
   return parse("byte_order", byte_order, byte_orders);

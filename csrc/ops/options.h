@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/serialize.h"
+#include "core/windows.h"
 
 namespace lmgc::ops {
 
@@ -19,7 +20,11 @@ ByteOrder parse_byte_order(std::string_view byte_order);
 SerializeOptions parse_options(std::string_view separator, std::int64_t bytes_per_group,
                                std::string_view byte_order);
 
+// "disjoint" or "sliding".
+WindowKind parse_window(std::string_view window);
+
 // The way back.
 const char* separator_name(Separator separator);
+const char* window_name(WindowKind window);
 
 }  // namespace lmgc::ops

@@ -13,6 +13,8 @@
 #include "core/checksum.h"
 #include "ops/error.h"
 #include "ops/for_each.h"
+#include "ops/native_prior.h"
+#include "ops/prior_contract.h"
 
 #ifdef LMGC_WITH_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -23,27 +25,9 @@ namespace {
 
 constexpr const char* hex_digits = "0123456789abcdef";
 
-template <class T>
-T attribute(const torch::jit::Module& module, const char* name, const char* type) {
-  TORCH_CHECK_VALUE(module.hasattr(name), "this prior has no attribute '", name, "' (", type,
-                    "); docs/prior.md states the contract");
-  const c10::IValue value = module.attr(name);
-  try {
-    return value.to<T>();
-  } catch (const c10::Error&) {
-    TORCH_CHECK_VALUE(false, "this prior's attribute '", name, "' should be ", type, ", it is ",
-                      value.tagKind());
-  }
-}
-
-void check_method(const torch::jit::Module& module, const char* name, std::size_t arguments,
-                  const char* signature) {
-  const auto method = module.find_method(name);
-  TORCH_CHECK_VALUE(method.has_value(), "this prior has no method ", signature);
-  TORCH_CHECK_VALUE(method->num_inputs() == arguments + 1, "this prior's method '", name,
-                    "' should be ", signature, ", it takes ", method->num_inputs() - 1,
-                    " arguments");
-}
+// What torch and the C++ library say when memory runs out, on the CPU and on CUDA.
+constexpr const char* out_of_memory[] = {"can't allocate memory", "not enough memory",
+                                         "out of memory", "bad_alloc"};
 
 // Two independent 64-bit hashes of a growing description.
 class Hasher {
@@ -74,9 +58,20 @@ std::string hexadecimal(std::uint64_t value) {
   return text;
 }
 
+// Whether `error` tells that memory ran out. The interpreter passes on what an operator raised as
+// text.
+bool is_out_of_memory(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+      dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr)
+    return true;
+  const std::string text = error.what();
+  return std::any_of(std::begin(out_of_memory), std::end(out_of_memory),
+                     [&](const char* words) { return text.find(words) != std::string::npos; });
+}
+
 // Runs a method as written, whatever the caller's context: no autograd, no autocast, no profiling
 // or fusion that could change results from one call to the next. All three are this thread's own.
-c10::IValue run(const torch::jit::Module& module, const char* name,
+c10::IValue run(const torch::jit::Module& module, const char* name, std::int64_t lanes,
                 std::vector<c10::IValue> arguments) {
   const at::NoGradGuard no_grad;
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
@@ -84,6 +79,11 @@ c10::IValue run(const torch::jit::Module& module, const char* name,
   try {
     return module.get_method(name)(std::move(arguments));
   } catch (const std::exception& error) {
+    TORCH_CHECK_WITH(OutOfMemoryError, !is_out_of_memory(error), "the prior's method '", name,
+                     "' needs more memory than there is for ", lanes,
+                     " lanes at a time: compress with a smaller memory_limit (fewer lanes at a "
+                     "time) or smaller lane_elements, or use a prior with a shorter max_context (",
+                     error.what(), ")");
     TORCH_CHECK(false, "the prior's method '", name, "' failed: ", error.what());
   }
 }
@@ -91,39 +91,17 @@ c10::IValue run(const torch::jit::Module& module, const char* name,
 }  // namespace
 
 Prior::Prior(torch::jit::Module module) : module_(std::move(module)) {
-  vocab_ = attribute<std::vector<std::string>>(module_, "vocab", "List[str]: the token strings");
-  feature_names_ = attribute<std::vector<std::string>>(
-      module_, "context_features", "List[str]: names from docs/prior.md, may be empty");
-  max_context_ =
-      attribute<std::int64_t>(module_, "max_context", "int: the most tokens it looks back at");
-  portable_ =
-      attribute<bool>(module_, "portable", "bool: whether its logits are the same bits everywhere");
-  const double units = attribute<double>(
-      module_, "units_per_octave",
-      "float: logit units that double a probability, ln 2 for natural logarithms");
-
-  for (const char digit : std::string(hex_digits)) {
-    TORCH_CHECK_VALUE(token(std::string(1, digit)) >= 0, "this prior's vocab has no token '", digit,
-                      "': it needs the 16 hexadecimal digits");
-  }
-  TORCH_CHECK_VALUE(token("<bos>") >= 0,
-                    "this prior's vocab has no token '<bos>', with which every window begins");
-  for (const std::string& name : feature_names_) {
-    Feature feature;
-    TORCH_CHECK_VALUE(find_feature(name, feature), "this prior wants a context feature called '",
-                      name, "', which does not exist");
-    features_.push_back(feature);
-  }
-  TORCH_CHECK_VALUE(max_context_ >= 1, "this prior's max_context is ", max_context_,
-                    ", it should be at least 1");
-  TORCH_CHECK_VALUE(units > 1e-6 && units < 1e6, "this prior's units_per_octave is ", units,
-                    ", it should be positive");
+  PriorContract contract = read_contract(module_);
+  vocab_ = contract.vocab;
+  feature_names_ = contract.feature_names;
+  features_ = std::move(contract.features);
+  digit_features_ = contract.digit_features;
+  max_context_ = contract.max_context;
+  portable_ = contract.portable;
+  const double units = contract.units_per_octave;
   steps_per_unit_ = static_cast<float>(cdf_steps_per_octave / units);
-  check_method(module_, "forward", 2, "forward(tokens [B,T], features [B,T,F]) -> logits [B,T,V]");
-  check_method(module_, "init_state", 1, "init_state(B) -> state");
-  check_method(module_, "step", 3,
-               "step(tokens [B], features [B,F], state) -> (logits [B,V], state)");
   module_.eval();
+  if (digit_features_) native_ = read_native_prior(module_, contract);
 
   Hasher hasher;
   std::vector<std::pair<std::string, at::Tensor>> tensors;
@@ -193,7 +171,23 @@ void Prior::to(const std::string& device) {
   module_.to(target);
   device_ = target;
   const std::scoped_lock lock(probe_mutex_);
-  probed_ = false;
+  probe_.reset();
+  repeatable_ = false;
+  state_bytes_.reset();
+}
+
+const std::vector<Feature>& Prior::features() const {
+  TORCH_CHECK_VALUE(features_.has_value(),
+                    "this prior is for method 'lm': it wants context features that 'lmgc' does not "
+                    "have");
+  return *features_;
+}
+
+const std::vector<int>& Prior::digit_features() const {
+  TORCH_CHECK_VALUE(digit_features_.has_value(),
+                    "this prior is for method 'lmgc': it wants context features that 'lm' does not "
+                    "have");
+  return *digit_features_;
 }
 
 std::string Prior::fingerprint() const {
@@ -211,97 +205,30 @@ at::Tensor Prior::checked_logits(const c10::IValue& value, at::IntArrayRef shape
   at::Tensor logits = value.toTensor();
   TORCH_CHECK_VALUE(
       logits.sizes() == shape && logits.is_floating_point() && logits.device() == device_,
-      "the prior's logits should be floating-point ", shape, " on ", device_, ", got ",
-      logits.scalar_type(), " ", logits.sizes(), " on ", logits.device());
+      "the prior's logits should be floating-point ", shape, " on ", device_,
+      " (as many lanes as it was given, and one logit for each of the ", vocab_.size(),
+      " tokens of its vocab), got ", logits.scalar_type(), " ", logits.sizes(), " on ",
+      logits.device());
   return logits.to(at::kFloat).contiguous();
 }
 
 at::Tensor Prior::forward(const at::Tensor& tokens, const at::Tensor& features) const {
-  return checked_logits(run(module_, "forward", {tokens, features}),
+  return checked_logits(run(module_, "forward", tokens.size(0), {tokens, features}),
                         {tokens.size(0), tokens.size(1), static_cast<std::int64_t>(vocab_.size())});
 }
 
 c10::IValue Prior::init_state(std::int64_t lanes) const {
-  return run(module_, "init_state", {lanes});
+  return run(module_, "init_state", lanes, {lanes});
 }
 
 at::Tensor Prior::step(const at::Tensor& tokens, const at::Tensor& features,
                        c10::IValue& state) const {
-  const c10::IValue result = run(module_, "step", {tokens, features, state});
+  const c10::IValue result = run(module_, "step", tokens.size(0), {tokens, features, state});
   TORCH_CHECK_VALUE(result.isTuple() && result.toTupleRef().elements().size() == 2,
                     "the prior's step should return (logits, state), got ", result.tagKind());
   const auto& elements = result.toTupleRef().elements();
   state = elements[1];
   return checked_logits(elements[0], {tokens.size(0), static_cast<std::int64_t>(vocab_.size())});
-}
-
-// A fixed input with the shape of float32 gradients, three digits of which are coded: enough to
-// tell two models, or two ways of computing one, apart.
-std::uint64_t Prior::probe() const {
-  const std::scoped_lock lock(probe_mutex_);
-  if (probed_) return probe_;
-  constexpr std::int64_t rows = 4, digits = 3;
-  const std::int64_t tokens_per_row =
-      max_context_ < digits ? max_context_
-                            : std::min<std::int64_t>(max_context_ / digits, 5) * digits;
-  const auto feature_count = static_cast<std::int64_t>(features_.size());
-  at::Tensor tokens = at::empty({rows, tokens_per_row}, at::kLong);
-  at::Tensor features = at::zeros({rows, tokens_per_row, feature_count}, at::kFloat);
-  auto* token = tokens.data_ptr<std::int64_t>();
-  auto* feature = features.data_ptr<float>();
-  std::uint64_t counter = 0;
-  const auto random = [&counter](std::uint64_t below) {
-    return checksum_finish(++counter, 7) % below;
-  };
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t t = 0; t < tokens_per_row; ++t, ++token, feature += feature_count) {
-      *token = t == 0 ? bos() : this->token(std::string(1, hex_digits[random(16)]));
-      for (std::int64_t i = 0; i < feature_count; ++i) {
-        const bool first = t % digits == 0;
-        float value = first ? static_cast<float>(random(96)) - 64.0f : feature[i - feature_count];
-        switch (features_[static_cast<std::size_t>(i)].kind) {
-          case Feature::digit:
-            value = static_cast<float>(t % digits);
-            break;
-          case Feature::exponent_bits:
-            value = 8;
-            break;
-          case Feature::mantissa_bits:
-            value = 23;
-            break;
-          case Feature::reference:
-            value = first ? static_cast<float>(800 + random(200)) : value;
-            break;
-          case Feature::taps:
-            value = 9;
-            break;
-          case Feature::flat:
-            value = 0;
-            break;
-          case Feature::neighbour_level:
-          case Feature::neighbour_value:
-            break;
-        }
-        feature[i] = value;
-      }
-    }
-  }
-  const at::Tensor logits = forward(tokens.to(device_), features.to(device_)).cpu();
-  std::int32_t ids[16];
-  for (int i = 0; i < 16; ++i)
-    ids[i] = static_cast<std::int32_t>(this->token(std::string(1, hex_digits[i])));
-  std::uint32_t frequencies[16];
-  std::uint64_t hash = 0;
-  for (std::int64_t i = 0; i < rows * tokens_per_row; ++i) {
-    logits_to_frequencies(logits.data_ptr<float>() + i * logits.size(2), ids, 16, steps_per_unit_,
-                          frequencies);
-    hash = checksum_word(
-        hash ^ checksum(reinterpret_cast<const std::uint8_t*>(frequencies), sizeof frequencies),
-        static_cast<std::uint64_t>(i));
-  }
-  probe_ = hash;
-  probed_ = true;
-  return probe_;
 }
 
 std::string Prior::environment() const {
@@ -322,9 +249,11 @@ std::string Prior::environment() const {
   return text.str();
 }
 
-PriorBlock Prior::describe(const SerializeOptions& options, std::int64_t batch_lanes) const {
+PriorBlock Prior::describe(const SerializeOptions& options, WindowKind window,
+                           std::int64_t batch_lanes) const {
   PriorBlock block;
   block.serialize = options;
+  block.window = window;
   block.window_tokens = static_cast<std::uint64_t>(max_context_);
   block.fingerprint[0] = fingerprint_[0];
   block.fingerprint[1] = fingerprint_[1];
@@ -352,38 +281,6 @@ void Prior::check_matches(const PriorBlock& block) const {
                    portable_ ? ", although it claims to be portable" : "");
 }
 
-c10::IValue narrow_state(const c10::IValue& state, std::int64_t lanes) {
-  if (state.isTensor()) {
-    const at::Tensor tensor = state.toTensor();
-    return tensor.dim() == 0 || tensor.size(0) <= lanes ? tensor : tensor.narrow(0, 0, lanes);
-  }
-  if (state.isTuple()) {
-    std::vector<c10::IValue> elements;
-    for (const auto& element : state.toTupleRef().elements())
-      elements.push_back(narrow_state(element, lanes));
-    return c10::ivalue::Tuple::create(std::move(elements));
-  }
-  if (state.isTensorList()) {
-    c10::List<at::Tensor> tensors;
-    for (const at::Tensor& tensor : state.toTensorVector())
-      tensors.push_back(narrow_state(tensor, lanes).toTensor());
-    return tensors;
-  }
-  if (state.isList()) {
-    const auto list = state.toList();
-    auto elements = c10::impl::GenericList(list.elementType());
-    for (const c10::IValue& element : list.vec()) elements.push_back(narrow_state(element, lanes));
-    return elements;
-  }
-  if (state.isGenericDict()) {
-    const auto dict = state.toGenericDict();
-    auto entries = c10::impl::GenericDict(dict.keyType(), dict.valueType());
-    for (const auto& entry : dict) entries.insert(entry.key(), narrow_state(entry.value(), lanes));
-    return entries;
-  }
-  return state;
-}
-
 void register_prior(torch::Library& m) {
   m.class_<Prior>("Prior")
       .def(torch::init([](const std::string& path) { return Prior::load(path); }))
@@ -395,6 +292,9 @@ void register_prior(torch::Library& m) {
            [](const c10::intrusive_ptr<Prior>& self) { return self->context_features(); })
       .def("max_context", &Prior::max_context)
       .def("portable", &Prior::portable)
+      .def("native",
+           [](const c10::intrusive_ptr<Prior>& self) { return self->native() != nullptr; })
+      .def("use_native", &Prior::use_native)
       .def("__obj_flatten__",
            [](const c10::intrusive_ptr<Prior>& self) {
              return std::tuple<std::tuple<std::string, std::string>>(

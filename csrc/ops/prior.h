@@ -8,11 +8,14 @@
 #include <torch/library.h>
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "core/digit_prior.h"
 #include "core/frame.h"
 #include "core/predict.h"
 
@@ -41,7 +44,15 @@ class Prior : public torch::CustomClassHolder {
   bool portable() const { return portable_; }
 
   // ---- for the codec ----
-  const std::vector<Feature>& features() const { return features_; }
+  // The features of elements (method lmgc) or of digits (method lm) that the model takes. Raise a
+  // ValueError where it is made for the other method.
+  bool for_elements() const { return features_.has_value(); }
+  const std::vector<Feature>& features() const;
+  const std::vector<int>& digit_features() const;  // indices into digit_feature_names
+  // The model in C++, where its module declares the bundled architecture and it is not switched
+  // off; else null. It gives the logits of the module.
+  const DigitPrior* native() const { return use_native_ ? native_.get() : nullptr; }
+  void use_native(bool use) { use_native_ = use; }
   // 1/256 octaves in one logit unit.
   float steps_per_unit() const { return steps_per_unit_; }
   std::int64_t bos() const { return token("<bos>"); }
@@ -49,9 +60,17 @@ class Prior : public torch::CustomClassHolder {
   std::int64_t token(const std::string& text) const;
 
   // What a frame made with this prior says about it, for a batch of `batch_lanes` lanes.
-  PriorBlock describe(const SerializeOptions& options, std::int64_t batch_lanes) const;
+  PriorBlock describe(const SerializeOptions& options, WindowKind window,
+                      std::int64_t batch_lanes) const;
   // Raises PriorMismatchError with what differs, unless frames with `block` can be decoded here.
   void check_matches(const PriorBlock& block) const;
+  // Before anything is coded: raises a ValueError unless the probe's input gives the same logits
+  // twice and, with a portable prior, from step as from forward and from one row as from many. The
+  // prior is tried once on each device.
+  void check_repeatable() const;
+  // Bytes of a lane's state at the end of a full window, estimated from how the state grows over
+  // the probe's input.
+  std::int64_t state_bytes() const;
 
   // tokens int64 [B,T], features float32 [B,T,F] -> logits float32 [B,T,V], contiguous.
   at::Tensor forward(const at::Tensor& tokens, const at::Tensor& features) const;
@@ -65,27 +84,34 @@ class Prior : public torch::CustomClassHolder {
  private:
   at::Tensor checked_logits(const c10::IValue& value, at::IntArrayRef shape) const;
   std::uint64_t probe() const;
+  struct Steps {
+    at::Tensor logits;         // [rows, T, V], as forward gives them
+    std::int64_t state_bytes;  // as state_bytes() gives them
+  };
+  Steps run_steps(const at::Tensor& tokens, const at::Tensor& features) const;
   std::string environment() const;
 
   torch::jit::Module module_;
   at::Device device_ = at::kCPU;
   std::vector<std::string> vocab_;
   std::vector<std::string> feature_names_;
-  std::vector<Feature> features_;
+  std::optional<std::vector<Feature>> features_;
+  std::optional<std::vector<int>> digit_features_;
+  std::shared_ptr<const DigitPrior> native_;
+  bool use_native_ = true;
   std::int64_t max_context_ = 0;
   bool portable_ = false;
   float steps_per_unit_ = 0;
   std::uint64_t fingerprint_[2] = {};
 
+  // What was found out on this device.
   mutable std::mutex probe_mutex_;
-  mutable bool probed_ = false;
-  mutable std::uint64_t probe_ = 0;
+  mutable std::optional<std::uint64_t> probe_;
+  mutable bool repeatable_ = false;
+  mutable std::optional<std::int64_t> state_bytes_;
 };
 
 // Registers torch.classes.lmgc.Prior.
 void register_prior(torch::Library& m);
-
-// The first `lanes` rows of every tensor in a state.
-c10::IValue narrow_state(const c10::IValue& state, std::int64_t lanes);
 
 }  // namespace lmgc::ops

@@ -110,6 +110,7 @@ def _compress(
     separator: str = "none",
     bytes_per_group: int = 0,
     byte_order: str = "big",
+    window: str = "disjoint",
     lane_elements: int = 0,
     bypass: bool = True,
     memory_limit: int = 268435456,

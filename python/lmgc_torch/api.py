@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["compress", "decompress", "info"]
-__all__ += ["Method", "Tensors", "Data", "PriorLike"]
+__all__ += ["Method", "Window", "Tensors", "Data", "PriorLike"]
 
 Method: TypeAlias = Literal["auto", "raw", "planes", "scale", "lowrank", "lmgc"]
+Window: TypeAlias = Literal["disjoint", "sliding"]
 Tensors: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Data: TypeAlias = "torch.Tensor | Buffer"
 PriorLike: TypeAlias = Prior | str | os.PathLike[str]
 
 METHODS: tuple[Method, ...] = get_args(Method)
+WINDOWS: tuple[Window, ...] = get_args(Window)
 NEEDS_PRIOR = frozenset({"lmgc"})
 METADATA_VERSION = 1
 
@@ -50,6 +52,7 @@ def compress(
     separator: Separator = "none",
     bytes_per_group: int | None = None,
     byte_order: ByteOrder = "big",
+    window: Window = "disjoint",
     lane_elements: int | None = None,
     bypass: bool = True,
     memory_limit: int = 256 * 2**20,
@@ -72,6 +75,9 @@ def compress(
         separator: For "lmgc": what stands between groups of digits, as for `serialize`.
         bytes_per_group: For "lmgc": 1, 2, 3, 4 or 8; None is one group.
         byte_order: For "lmgc": "big" shows the model an element's sign and exponent first.
+        window: For "lmgc": how the model's context goes on where a lane is longer than it.
+            "disjoint": it starts anew; "sliding": it starts with the last half of the window before,
+            which takes twice the time and helps models that learn from their context.
         lane_elements: For "lmgc": the elements that are coded one after the other; lanes are coded
             side by side, so that fewer elements make it faster and a little larger. None chooses.
         bypass: For "lmgc": store digits that look random as they are, without asking the model.
@@ -87,7 +93,10 @@ def compress(
 
     Raises:
         TypeError: `tensors` or what is in it is something else, or a name is no str.
-        ValueError: A tensor is sparse, quantized or on another device, or an option is not legal.
+        ValueError: A tensor is sparse, quantized or on another device, an option is not legal, or
+            the prior does not do what it says: two calls differ, or its logits are not finite.
+        torch.OutOfMemoryError: The prior needs more memory than there is; the message says what
+            makes it need less.
         ImportError: The native library cannot be loaded; the message says why.
 
     Example:
@@ -103,6 +112,7 @@ def compress(
         separator=separator,
         bytes_per_group=0 if bytes_per_group is None else bytes_per_group,
         byte_order=byte_order,
+        window=window,
         lane_elements=0 if lane_elements is None else lane_elements,
         bypass=bypass,
         memory_limit=memory_limit,

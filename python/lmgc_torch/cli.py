@@ -4,6 +4,7 @@
     lmgc decompress model.safetensors.lmgc
     lmgc test model.safetensors.lmgc
     lmgc info model.safetensors.lmgc
+    lmgc export-prior CHECKPOINT -o prior.pt
 
 Inputs are .safetensors files and .pt files (read with ``weights_only=True``) that hold a tensor, a
 list of tensors or a dict of tensors. A .lmgc file is one frame; its metadata remember under "file"
@@ -24,7 +25,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from lmgc_torch import __version__, api, files
+from lmgc_torch import __version__, api, export, files
 from lmgc_torch.errors import LmgcError
 from lmgc_torch.files import (
     PT_SUFFIXES,
@@ -139,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "-m", "--method", choices=api.METHODS, default="auto", help="how to code; default: auto"
     )
+    sub.add_argument(
+        "--window",
+        choices=api.WINDOWS,
+        default="disjoint",
+        help="for lmgc: whether the model's context starts anew or slides; default: disjoint",
+    )
     add_common(sub)
 
     sub = command("decompress", _decompress, "restore the file that was compressed")
@@ -153,6 +160,29 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("info", _info, "show what is in a compressed file")
     sub.add_argument("file", metavar="FILE" + SUFFIX)
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command(
+        "export-prior", _export_prior, "turn a checkpoint of a language model into a prior"
+    )
+    sub.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a folder, or the name of a model on the Hugging Face hub: GPT-2, Llama, Mistral",
+    )
+    sub.add_argument("-o", "--output", metavar="OUT", required=True, help="output file")
+    sub.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+    sub.add_argument(
+        "--max-context",
+        metavar="N",
+        type=int,
+        help=f"tokens of a window; default: {export.DEFAULT_CONTEXT}, or the model's most",
+    )
+    dtypes = [_dtype_name(dtype) for dtype in export.DTYPES]
+    sub.add_argument(
+        "--dtype", choices=dtypes, default=dtypes[0], help=f"to compute in; default: {dtypes[0]}"
+    )
+    sub.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    sub.set_defaults(rm=False)
     return parser
 
 
@@ -173,6 +203,7 @@ def _compress(options: argparse.Namespace) -> int:
                 {"file": origin.to_json()},
                 method=options.method,
                 prior=options.prior,
+                window=options.window,
             )
         ).cpu()
     if options.rm:
@@ -259,11 +290,37 @@ def _info(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _export_prior(options: argparse.Namespace) -> int:
+    output = _output(options, None, STANDARD)
+    name = options.checkpoint
+    export.quiet_transformers()
+    with _busy(options, f"exporting {name}"), _named_errors(name):
+        done = export.export_prior(
+            name,
+            output,
+            max_context=options.max_context,
+            dtype=getattr(torch, options.dtype),
+        )
+    if not options.quiet:
+        size = f"{done.bytes:,} bytes, " if done.bytes else ""
+        print(
+            f"{files.name_of(output)}: {done.architecture}, {done.parameters:,} parameters in "
+            f"{_dtype_name(done.dtype)}, {size}windows of {done.max_context} tokens; separators: "
+            f"{', '.join(done.separators)}",
+            file=sys.stderr,
+        )
+    return EXIT_OK
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _as_json(info: FrameInfo) -> dict[str, Any]:
     tensors = [
         {
             **dataclasses.asdict(tensor),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "dtype": _dtype_name(tensor.dtype),
             "ratio": tensor.ratio,
             "bits_per_element": tensor.bits_per_element,
         }
@@ -350,7 +407,7 @@ def _named_errors(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:  # a prior's: inputs were looked for before
         raise UsageError(str(error)) from error
-    except LmgcError as error:
+    except (LmgcError, export.CheckpointError) as error:
         raise DataError(f"{name}: {error}") from error
     except torch.OutOfMemoryError as error:
         raise DataError(f"{name}: {str(error).splitlines()[0]}") from error

@@ -1,7 +1,7 @@
 """A second decoder of frames, written from docs/format.md alone: the judge in doubt.
 
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
-format version 1 on the CPU, with priors that are portable. NumPy holds its results and the few
+format versions 1 and 2 on the CPU, with priors that are portable. NumPy holds its results and the few
 float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. Methods
 "scale" and "lowrank" are in `reference_fixed`, "lm" in `reference_lm`, what all methods share in
 `reference_common`.
@@ -77,7 +77,7 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
         The tensors, in order.
 
     Raises:
-        CorruptFrameError: The bytes are no frame of version 1, or are damaged.
+        CorruptFrameError: The bytes are no frame of these versions, or are damaged.
         PriorMismatchError: The frame was compressed with another prior, or one that is not
             portable.
     """
@@ -148,6 +148,7 @@ class PriorBlock:
     bytes_per_group: int
     little: bool
     portable: bool
+    sliding: bool
     window_tokens: int
     fingerprint: tuple[int, int]
     probe: int
@@ -184,7 +185,7 @@ def read_header(frame: bytes) -> Header:
     if len(frame) < 26:
         refuse("the bytes end too early")
     version, flags, size = struct.unpack_from("<BBI", frame, 4)
-    if version != 1:
+    if version not in (1, 2):
         refuse(f"the frame has format version {version}")
     if not 26 <= size <= len(frame):
         refuse("the bytes end too early")
@@ -196,7 +197,7 @@ def read_header(frame: bytes) -> Header:
     fields.text()  # metadata
     if flags > 1:
         refuse("unknown flags")
-    prior = read_prior_block(fields) if flags else None
+    prior = read_prior_block(fields, version) if flags else None
     count = fields.varint()
     if count > fields.left():
         refuse("more tensors than bytes")
@@ -210,18 +211,27 @@ def read_header(frame: bytes) -> Header:
     return Header(size, prior, tensors, payload_checksum)
 
 
-def read_prior_block(fields: ByteReader) -> PriorBlock:
+def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:
     separator, group, order, portable = (fields.unsigned(1) for _ in range(4))
+    window = fields.unsigned(1) if version >= 2 else 0
     window_tokens = fields.varint()
     fingerprint = (fields.unsigned(8), fields.unsigned(8))
     probe = fields.unsigned(8)
     batch_lanes, environment = fields.varint(), fields.text()
-    if separator > ISO_8859_1 or group not in (0, 1, 2, 3, 4, 8) or order > 1 or portable > 1:
+    if separator > ISO_8859_1 or group not in (0, 1, 2, 3, 4, 8) or max(order, portable, window) > 1:
         refuse("the prior block has an unknown code")
     if window_tokens == 0 or bool(portable) != (batch_lanes == 0) or (portable and environment):
         refuse("the prior block contradicts itself")
-    little, is_portable = order == 1, portable == 1
-    return PriorBlock(separator, group, little, is_portable, window_tokens, fingerprint, probe)
+    return PriorBlock(
+        separator,
+        group,
+        order == 1,
+        portable == 1,
+        window == 1,
+        window_tokens,
+        fingerprint,
+        probe,
+    )
 
 
 def read_record(fields: ByteReader) -> Record:
@@ -414,6 +424,7 @@ class LmgcSection:
         self.pattern, self.period = self.token_pattern()
         periods = min(max(prior.max_context // len(self.pattern), 1), 65536)
         self.window = self.period * periods  # elements
+        self.overlap = self.period * (periods // 2) if block.sliding else 0
         self.model = LanguageModel(prior, self.bits, SEPARATORS[block.separator])
 
     def symbols_of(self, mode: int) -> list[int]:
@@ -457,26 +468,39 @@ class LmgcSection:
 
     def decode_lane(self, first: int, end: int, coder: "RangeDecoder") -> None:
         beside_sign = 2 ** (8 * self.element.width - (self.element.exponent_bits > 0)) - 1
+        fresh = {first, *range(first + self.window, end, self.window - self.overlap)}
         for index in range(first, end):
-            if (index - first) % self.window == 0:
+            if index in fresh:
                 self.model.start_window()
-            features = self.features(index, first)
+                for known in range(max(first, index - self.overlap), index):
+                    self.recall(known, first)
             word = 0
-            for element, symbol in self.pattern:
-                if element != (index - first) % self.period:
-                    continue
-                digit = self.symbols - 1 - self.shift(symbol) // self.bits if symbol >= 0 else -1
-                frequencies = self.model.predict({**features, "digit": digit})
-                if symbol < 0:
-                    self.model.see_separator()
-                else:
-                    value = coder.decode(frequencies)
-                    self.model.see(value)
-                    word |= value << self.shift(symbol)
+            for symbol in self.ask(index, first):
+                value = coder.decode(self.model.frequencies())
+                self.model.see(value)
+                word |= value << self.shift(symbol)
             if self.zero_frequency and word & beside_sign == 0:
                 zero = self.zero_frequency
                 self.elided[index] = coder.decode([zero, 65536 - zero]) == 0
             self.words[index] = word if self.elided[index] else word | self.constant_word
+
+    def recall(self, index: int, first: int) -> None:
+        """Tells the model of an element that is known."""
+        for symbol in self.ask(index, first):
+            self.model.see(self.words[index] >> self.shift(symbol) & (2**self.bits - 1))
+
+    def ask(self, index: int, first: int) -> Iterator[int]:
+        """Yields an element's symbols, each when the model has been asked for it."""
+        features = self.features(index, first)
+        for element, symbol in self.pattern:
+            if element != (index - first) % self.period:
+                continue
+            digit = self.symbols - 1 - self.shift(symbol) // self.bits if symbol >= 0 else -1
+            self.model.predict({**features, "digit": digit})
+            if symbol < 0:
+                self.model.see_separator()
+            else:
+                yield symbol
 
     def decode_tail(self, first: int, end: int) -> None:
         stored = [index for index in range(first, end) if not self.elided[index]]
@@ -597,13 +621,17 @@ class LanguageModel:
             self.state = self.prior.init_state(1)
         self.last = self.token("<bos>")
 
-    def predict(self, features: dict[str, int]) -> list[int]:
-        """Returns the frequencies of the symbol's values."""
+    def predict(self, features: dict[str, int]) -> None:
+        """Asks for the next token's logits."""
         token = torch.tensor([self.last])
         row = torch.tensor([[float(features[name]) for name in self.names]])
         with plainly():
-            logits, self.state = self.prior.step(token, row, self.state)
-        return frequencies_of(logits[0].float().numpy()[self.ids], self.prior.units_per_octave)
+            self.logits, self.state = self.prior.step(token, row, self.state)
+
+    def frequencies(self) -> list[int]:
+        """Returns those of the next symbol's values."""
+        logits = self.logits[0].float().numpy()[self.ids]
+        return frequencies_of(logits, self.prior.units_per_octave)
 
     def see(self, value: int) -> None:
         self.last = self.ids[value]

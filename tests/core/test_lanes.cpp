@@ -1,6 +1,7 @@
 // Symbol plans, sections, and lanes coded with a model that knows nothing: everything but the
 // language model.
 #include "core/lane_coding.h"
+#include "core/lane_tails.h"
 
 #include <catch2/catch.hpp>
 #include <cstdint>

@@ -1,0 +1,35 @@
+// What the native engine does with sixteen lanes at a time, by kind of processor. Every kernel
+// gives the numbers of digit_prior.h's functions. Included by files that are compiled for newer
+// processors: it brings no inline functions of its own.
+#pragma once
+
+#include <cstdint>
+
+#include "core/digit_prior.h"
+
+namespace lmgc {
+
+inline constexpr int digit_slots = 16;
+
+// What a kernel passes from weights() to starts(), in a layout of its own.
+struct alignas(64) SlotWeights {
+  std::int32_t of[digit_slots * prior_scores];
+};
+
+struct DigitKernels {
+  // The weights of the components in every slot, from inputs [digit_slots][padded_inputs].
+  void (*weights)(const DigitPriorView& prior, const std::int8_t* inputs, SlotWeights& weights);
+  // Where each digit's interval of [0, 2^16) begins, [digit_slots][16]: of the high digits, or,
+  // where `highs` is not null, of the low ones after these. Slots from `active` on are left alone.
+  void (*starts)(const DigitPriorView& prior, const SlotWeights& weights,
+                 const std::int32_t* contexts, const std::int32_t* highs, int active,
+                 std::uint32_t* starts);
+};
+
+extern const DigitKernels digit_kernels_portable;
+#if defined(__x86_64__)
+extern const DigitKernels digit_kernels_avx2;    // needs AVX2
+extern const DigitKernels digit_kernels_avx512;  // needs AVX-512 F, BW, DQ, VL and VNNI
+#endif
+
+}  // namespace lmgc

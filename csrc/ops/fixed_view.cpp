@@ -1,0 +1,108 @@
+#include "ops/fixed_view.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+namespace lmgc::ops {
+namespace {
+
+// The words of a tensor as a matrix, dimension 0 or 1 by the rest.
+at::Tensor grouped(const at::Tensor& bytes, FloatFormat format,
+                   const std::vector<std::int64_t>& sizes, bool by_dimension_1) {
+  const at::Tensor words = bytes.view(word_type(format)).view(sizes);
+  if (!by_dimension_1) return words.view({sizes[0], -1});
+  return words.transpose(0, 1).reshape({sizes[1], -1}).contiguous();
+}
+
+// Flags of the lines of `words` without a bit set; empty when there are none.
+void find_dead_lines(const at::Tensor& words, FixedHead& head) {
+  const at::Tensor live = words.ne(0);
+  const at::Tensor rows = live.any(1), columns = live.any(0);
+  if (rows.all().item<bool>() && columns.all().item<bool>()) return;
+  const auto dead = [](const at::Tensor& flags) {
+    const at::Tensor host = flags.cpu();
+    const bool* const first = host.data_ptr<bool>();
+    std::vector<bool> result;
+    for (std::int64_t i = 0; i < host.numel(); ++i) result.push_back(!first[i]);
+    return result;
+  };
+  head.dead_rows = dead(rows);
+  head.dead_columns = dead(columns);
+}
+
+at::Tensor live_lines(const std::vector<bool>& dead, const at::Device& device) {
+  std::vector<std::int64_t> live;
+  for (std::size_t i = 0; i < dead.size(); ++i) {
+    if (!dead[i]) live.push_back(static_cast<std::int64_t>(i));
+  }
+  return at::tensor(live, at::kLong).to(device);
+}
+
+at::Tensor take_live(const at::Tensor& words, const FixedHead& head) {
+  if (head.dead_rows.empty()) return words;
+  return words.index_select(0, live_lines(head.dead_rows, words.device()))
+      .index_select(1, live_lines(head.dead_columns, words.device()));
+}
+
+bool is_whole(const FixedHead& head) { return !head.by_dimension_1 && head.dead_rows.empty(); }
+
+}  // namespace
+
+at::ScalarType float_type(FloatFormat format) {
+  if (format.bytes == 8) return at::kDouble;
+  if (format.bytes == 4) return at::kFloat;
+  return format.exponent_bits == 8 ? at::kBFloat16 : at::kHalf;
+}
+
+at::ScalarType word_type(FloatFormat format) {
+  return format.bytes == 8 ? at::kLong : format.bytes == 4 ? at::kInt : at::kShort;
+}
+
+FixedView view_of(const at::Tensor& bytes, FloatFormat format,
+                  const std::vector<std::int64_t>& sizes, bool by_dimension_1) {
+  FixedView view;
+  const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), by_dimension_1);
+  view.head.by_dimension_1 = by_dimension_1;
+  if (shape.flat) {
+    view.live = bytes.view(word_type(format));
+  } else {
+    const at::Tensor words = grouped(bytes, format, sizes, by_dimension_1);
+    find_dead_lines(words, view.head);
+    view.live = take_live(words, view.head);
+  }
+  view.shape = live_shape(shape, view.head);
+  return view;
+}
+
+at::Tensor live_room(const at::Tensor& bytes, FloatFormat format, const FixedHead& head,
+                     const LiveShape& shape) {
+  if (is_whole(head)) return bytes.view(word_type(format));
+  return at::empty({shape.rows, shape.elements == 0 ? 0 : shape.columns},
+                   bytes.options().dtype(word_type(format)));
+}
+
+void put_live(const at::Tensor& live, const FixedHead& head, FloatFormat format,
+              const std::vector<std::int64_t>& sizes, const at::Tensor& bytes) {
+  if (is_whole(head)) return;
+  const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
+  at::Tensor whole = live;
+  if (!head.dead_rows.empty()) {
+    whole = at::zeros({shape.rows, shape.columns}, live.options());
+    if (live.numel() > 0) {
+      whole.index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
+                        live_lines(head.dead_columns, live.device())},
+                       live);
+    }
+  }
+  at::Tensor out = bytes.view(word_type(format)).view(sizes);
+  if (head.by_dimension_1) {
+    std::vector<std::int64_t> turned_sizes = sizes;
+    std::swap(turned_sizes[0], turned_sizes[1]);
+    out.copy_(whole.view(turned_sizes).transpose(0, 1));
+  } else {
+    out.copy_(whole.view(sizes));
+  }
+}
+
+}  // namespace lmgc::ops

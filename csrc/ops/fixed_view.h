@@ -1,0 +1,36 @@
+// Tensors of floats as the live matrices that methods `scale`, `lowrank` and `lm` code.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "core/fixed_section.h"
+#include "core/float_format.h"
+
+namespace lmgc::ops {
+
+at::ScalarType float_type(FloatFormat format);
+// Integers of an element's size.
+at::ScalarType word_type(FloatFormat format);
+
+// A tensor as the matrix that is coded.
+struct FixedView {
+  FixedHead head;   // by_dimension_1 and the dead lines
+  at::Tensor live;  // words, contiguous
+  LiveShape shape;
+};
+
+FixedView view_of(const at::Tensor& bytes, FloatFormat format,
+                  const std::vector<std::int64_t>& sizes, bool by_dimension_1);
+
+// The way back, for a decoder that has read head and shape: words to decode into, a view of `bytes`
+// where the live matrix is the whole tensor in its order...
+at::Tensor live_room(const at::Tensor& bytes, FloatFormat format, const FixedHead& head,
+                     const LiveShape& shape);
+// ... and then, from there to `bytes`.
+void put_live(const at::Tensor& live, const FixedHead& head, FloatFormat format,
+              const std::vector<std::int64_t>& sizes, const at::Tensor& bytes);
+
+}  // namespace lmgc::ops
