@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmgc_torch import _library
 from lmgc_torch import reference_lm as lm
 from lmgc_torch.priors import train_residual, training
 from lmgc_torch.priors.model import IntegerLinear
@@ -376,30 +375,16 @@ def test_a_mirrored_element_is_the_element_of_the_negative_tensor():
         assert torch.equal(mirrored.facts.long(), negated[:, [1, 51]])
 
 
-class _Operator:
-    """The training's source of features, in plain Python: small tensors, one lane."""
-
-    def residual_features(
-        self, tensor: Tensor, names: list[str], method: str
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        symbols = (tensor.flatten() * 8).round().clamp(-126, 126).long() + 129
-        kind = lm.LOWRANK if method == "lowrank" else lm.SCALE
-        known = lm.Known(kind, 8, 16 if kind == lm.LOWRANK else 0)
-        lane, rows = lm.Lane(lm.Geometry(tensor.size(1)), 0), []
-        for symbol in symbols.tolist():
-            features = lane.features(known) | {"digit": 0}
-            rows.append([features[name] for name in names])
-            lane.see(symbol, known)
-        return [symbols.to(torch.uint8)], [torch.tensor(rows, dtype=torch.int16)]
-
-
 def test_training_gives_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_library, "ops", _Operator)
     monkeypatch.setattr(training, "repeatable", lambda seed: torch.Generator().manual_seed(seed))
     (tmp_path / "data").mkdir()
     for i, dtype in enumerate((torch.float32, torch.bfloat16)):
-        tensor = torch.randn(20, 24, generator=torch.Generator().manual_seed(i)).to(dtype)
-        torch.save({"weight": tensor}, tmp_path / "data" / f"{i}.pt")
+        gradients = {
+            "conv": helpers.gradient(16, 8, 3, 3, dtype=dtype, seed=i),
+            "matrix": (torch.randn(40, 2) @ torch.randn(2, 30)).to(dtype),
+            "bias": helpers.gradient(24, dtype=dtype, seed=i),
+        }
+        torch.save(gradients, tmp_path / "data" / f"{i}.pt")
     files = []
     for name in ("one.pt", "two.pt"):
         torch.manual_seed(0)
