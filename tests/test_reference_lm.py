@@ -255,3 +255,57 @@ def test_a_neighbour_is_there_within_its_lane_only():
     assert (features["above_right.value"], features["above_right.magnitude"]) == (16, 33)
     assert (features["above.value"], features["above.magnitude"]) == (0, 26)
     assert (features["column"], features["tap_index"], features["rows_above"]) == (80, 42, 0)
+
+
+# ---- features, against the operator --------------------------------------------------------------
+
+
+def low_rank(rows: int, *columns: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    u = torch.randn(rows, 2, generator=generator)
+    v = torch.randn(2, torch.Size(columns).numel(), generator=generator)
+    noise = torch.randn(rows, v.size(1), generator=generator) * 0.05
+    return (u @ v + noise).view(rows, *columns).to(dtype)
+
+
+TENSORS = {
+    "matrix": (low_rank(30, 40), 30, 40, 1),
+    "wide": (low_rank(17, 300, dtype=torch.bfloat16), 17, 300, 1),
+    "heavy tails": (
+        torch.randn(30, 40, generator=torch.Generator().manual_seed(1)) ** 9,
+        30,
+        40,
+        1,
+    ),
+    "convolution": (low_rank(90, 1, 5, 5), 90, 25, 25),
+    "kernel": (low_rank(40, 1, 6, 6, dtype=torch.float16), 40, 36, 36),
+    "zeros": (low_rank(30, 40).relu(), 30, 40, 1),
+    "flat": (low_rank(700), 3, 256, 1),
+    "flat with taps": (low_rank(1, 40, 2, 2), 1, 256, 1),
+}
+
+
+@pytest.mark.parametrize("method", ["lowrank", "scale"])
+@pytest.mark.parametrize("name", TENSORS)
+def test_the_operator_gives_the_same_features(name: str, method: str):
+    tensor, rows, columns, taps = TENSORS[name]
+    names = sorted(lm.FEATURES)
+    streams = helpers.ops().residual_features(tensor, names, method, 5 * columns)
+    for place, (symbols, features) in enumerate(zip(*streams, strict=True)):
+        told = [dict(zip(names, row, strict=True)) for row in features.tolist()]
+        geometry = lm.Geometry(columns, taps, name.startswith("flat"))
+        lane_elements, kind = 5 * columns, lm.SCALE
+        if told[0]["factor"]:
+            kind = lm.FACTOR
+            geometry = [lm.Geometry(rows), lm.Geometry(columns, taps)][place]
+            wish = 5 * columns  # lanes of whole rows, as near to that as may be
+            lane_elements = (wish + geometry.columns // 2) // geometry.columns * geometry.columns
+        elif told[0]["predicted"]:
+            kind = lm.LOWRANK
+        for index, (symbol, row) in enumerate(zip(symbols.tolist(), told, strict=True)):
+            if index % lane_elements == 0:
+                lane = lm.Lane(geometry, index)
+            fraction = 0 if kind == lm.SCALE else (row["fraction"] + 62) // 4
+            known = lm.Known(kind, row["width"] // 8, fraction, row["prediction"] // 2)
+            assert lane.features(known) | {"digit": 0} == row, (place, index)
+            lane.see(symbol, known)

@@ -118,7 +118,7 @@ class Geometry:
     """
 
     def __init__(self, columns: int, taps: int = 1, flat: bool = False) -> None:
-        if not 2 <= taps <= 64 or columns % taps != 0 or columns <= taps:
+        if flat or not 2 <= taps <= 64 or columns % taps != 0 or columns <= taps:
             taps = 1
         self.columns, self.taps, self.flat = columns, taps, flat
         c, p = columns, taps

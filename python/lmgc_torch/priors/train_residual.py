@@ -24,9 +24,9 @@ from lmgc_torch.priors.training import HALF_SCALE, IntegerNetwork, gradients_of,
 
 HIDDEN = (64, 32)
 
-STEPS_PER_MINUTE = 3000
+STEPS_PER_MINUTE = 1600  # on one CPU core that also does other things; alone, 4 times as many
 BATCH = 4096
-RATE = 4e-3
+RATE = 16e-3
 ELEMENTS_PER_FILE = 300_000  # so that small networks are not drowned
 ELEMENTS_WITHOUT_PREDICTION = ELEMENTS_PER_FILE // 4  # most residuals of such a kind do not pay
 ORIGIN = 129  # the symbol of residual 0
@@ -37,13 +37,17 @@ LEAST_PROBABILITY = 2.0**-20  # what the integers leave of an impossible symbol
 MEANS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.6, 0.6, -1.2, 1.2)
 WIDTHS = (-3.6, -1.7, -0.9, -0.3, 0.4, 1.7, -0.6, -0.6, 0.0, 0.0)
 
-# Features of which a mirrored element has the negative.
-MIRRORED = [
-    residual.CONTEXT_FEATURES.index(name) - 2
-    for name in (*(f"{role}.value" for role in residual.ROLES), "prediction", "adaptive")
-]
-FRACTION = residual.CONTEXT_FEATURES.index("fraction") - 2
-FACTOR = residual.CONTEXT_FEATURES.index("factor") - 2
+NAMES = residual.CONTEXT_FEATURES[2:]  # of the network's inputs
+FRACTION, FACTOR = NAMES.index("fraction"), NAMES.index("factor")
+
+# -1 for features of which a mirrored element has the negative.
+SIGNS = torch.tensor(
+    [
+        -1 if name.endswith(".value") or name in ("fraction", "prediction", "adaptive") else 1
+        for name in NAMES
+    ],
+    dtype=torch.int8,
+)
 
 
 # ---- contexts ------------------------------------------------------------------------------------
@@ -85,7 +89,9 @@ class Samples(NamedTuple):
 
     def at(self, index: Tensor | slice) -> Samples:
         """Returns some of the elements."""
-        return Samples(self.inputs[index], self.facts[index])
+        if isinstance(index, slice):
+            return Samples(self.inputs[index], self.facts[index])
+        return Samples(self.inputs.index_select(0, index), self.facts.index_select(0, index))
 
 
 def streams_of(tensor: Tensor, method: str) -> Iterator[Samples]:
@@ -132,17 +138,16 @@ def join(parts: list[Samples]) -> Samples:
 
 def mirrored(samples: Samples) -> Samples:
     """Flips the signs of all elements but zeros: the density of gradients is symmetric."""
-    inputs, facts = samples.inputs.clone(), samples.facts.clone()
-    inputs[:, MIRRORED] *= -1
-    context, symbol = facts[:, 0].long(), facts[:, 1]
+    inputs = samples.inputs * SIGNS
+    context, symbol = samples.facts.long().unbind(1)
     is_factor = inputs[:, FACTOR] > 0  # rounded to the middle of a bin, which stays where it is
-    inputs[:, FRACTION] *= torch.where(is_factor, 1, -1).to(torch.int8)
-    facts[:, 0] = torch.where(is_factor, context, MIRRORS[context])
-    at_edge = (context >= 124).to(torch.int16)  # residuals r and -1 - r change places, not r and -r
+    inputs[:, FRACTION] *= torch.where(is_factor, -1, 1).to(torch.int8)
+    at_edge = (context >= 124).long()  # residuals r and -1 - r change places, not r and -r
     other = 2 * ORIGIN - at_edge - symbol
     other = torch.where(other < ORIGIN - MOST, 0, other)  # beyond the last bin: an escape
-    facts[:, 1] = torch.where(symbol < ORIGIN - MOST, symbol, other)
-    return Samples(inputs, facts)
+    other = torch.where(symbol < ORIGIN - MOST, symbol, other)
+    context = torch.where(is_factor, context, MIRRORS[context])
+    return Samples(inputs, torch.stack([context, other], 1).to(torch.int16))
 
 
 # ---- network -------------------------------------------------------------------------------------
