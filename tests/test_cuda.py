@@ -283,7 +283,8 @@ def test_files_are_loaded_to_the_data_s_device(tmp_path):
 
 
 @pytest.mark.skipif(
-    prior_module.DEFAULT not in prior_module.bundled(), reason="the default prior is not bundled"
+    prior_module.DEFAULTS["lmgc"] not in prior_module.bundled(),
+    reason="the default prior is not bundled",
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_default_prior_is_portable(dtype: torch.dtype):

@@ -474,7 +474,7 @@ def test_unsupported_tensors(name: str):
         (
             {"method": "zip"},
             ValueError,
-            "'zip'; it must be one of 'auto', 'raw', .*'lowrank', 'lmgc'",
+            "'zip'; it must be one of 'auto', 'raw', .*'lowrank', 'lm', 'lmgc'",
         ),
         ({"method": None}, ValueError, "'lmgc'"),
         ({"separator": "tab"}, ValueError, "'semicolon'"),
