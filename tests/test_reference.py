@@ -162,6 +162,7 @@ def test_every_text(number: int, prior: BothPriors):
             bytes_per_group=group,
             byte_order=byte_order,
             lane_elements=61,
+            window=("disjoint", "sliding")[number // 2 % 2],
         )
         assert methods[1] == "lmgc" or (separator, dtype) == ("iso-8859-1", torch.bfloat16)
 
@@ -188,8 +189,11 @@ def test_special_floats(dtype: torch.dtype, bypass: bool, prior: BothPriors):
         gradient(6, 2, 3, 3, dtype=dtype),
         gradient(16, 1, 16, dtype=dtype),  # taps of a single channel
     ]
-    methods = check(tensors, prior, method="lmgc", bypass=bypass, lane_elements=50)
-    assert "lmgc" in methods
+    for window in ("disjoint", "sliding"):
+        methods = check(
+            tensors, prior, method="lmgc", bypass=bypass, lane_elements=50, window=window
+        )
+        assert "lmgc" in methods
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.complex64], ids=str)
@@ -198,13 +202,18 @@ def test_bytes(dtype: torch.dtype, separator: str, prior: BothPriors):
     """Types that are no floats are bytes to the prior; zeros among them are nothing special."""
     data = bytes((0, 0x13, 0x15, 0x10)[number % 4] for number in golden.numbers(2000, 3))
     tensors = [from_bytes(data, dtype, (-1,)), golden.few_values(dtype, 6, 20, seed=1)]
-    methods = check(tensors, prior, method="lmgc", separator=separator, bytes_per_group=3)
-    assert "lmgc" in methods
+    for window in ("disjoint", "sliding"):
+        methods = check(
+            tensors, prior, method="lmgc", separator=separator, bytes_per_group=3, window=window
+        )
+        assert "lmgc" in methods
 
 
 def test_bundled_prior():
     tensors = [gradient(16, 20), gradient(4, 2, 3, 3, dtype=torch.bfloat16)]
-    assert check(tensors, BothPriors(BUNDLED), method="lmgc") == ["lmgc", "lmgc"]
+    for window in ("disjoint", "sliding"):
+        methods = check(tensors, BothPriors(BUNDLED), method="lmgc", window=window)
+        assert methods == ["lmgc", "lmgc"]
 
 
 def test_the_wrong_prior(prior: BothPriors):
@@ -474,6 +483,7 @@ SECTIONS: list[tuple[str, Tensor, dict[str, Any]]] = [
     ("lmgc", shortened(gradient(100)), {"separator": "comma", "bytes_per_group": 3}),
     ("lmgc", torch.cat([gradient(80), torch.zeros(40), -torch.zeros(9)]), {"lane_elements": 60}),
     ("lmgc", gradient(40, dtype=torch.float16).to(torch.float64), {"byte_order": "little"}),
+    ("lmgc", shortened(gradient(100)), {"window": "sliding", "lane_elements": 60}),
     ("lmgc", golden.few_values(torch.uint8, 200, seed=1), {"byte_order": "big"}),
 ]
 
@@ -497,13 +507,13 @@ def test_both_read_changed_sections_alike(
     block = None
     if header.prior is not None:
         fields = ref.ByteReader(real[11:])  # behind the empty metadata
-        ref.read_prior_block(fields)
+        ref.read_prior_block(fields, real[4])
         block = real[11 : 11 + fields.position]
 
     def frame_of(section: bytes, data: bytes) -> bytes:
         code = ref.METHODS.index(method)
         record = Record(tuple(tensor.shape), section, dtype, code, helpers.checksum(data))
-        return frame_by_hand([record], prior=block)
+        return frame_by_hand([record], prior=block, version=real[4])
 
     def read(section: bytes) -> list[bytes]:
         record = ref.Record(header.tensors[0].dtype, method, tuple(tensor.shape), 0, len(section))
