@@ -14,7 +14,7 @@
 #include "core/host_device.h"
 #include "core/mixture.h"
 
-#if defined(__SSE2__) && !defined(__CUDACC__)
+#if defined(__SSE2__) && !defined(__CUDA_ARCH__)
 #include <emmintrin.h>
 #define LMGC_DIGIT_SSE2 1
 #endif
