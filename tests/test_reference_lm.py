@@ -64,7 +64,8 @@ class Stream:
                     model.start_window()
                 features = lane.features(known[index])
                 for digit, value in enumerate(divmod(symbols[index], 16)):
-                    coder.encode(model.predict({**features, "digit": digit}), value)
+                    model.predict({**features, "digit": digit})
+                    coder.encode(model.frequencies(), value)
                     model.see(value)
                 lane.see(symbols[index], known[index])
             lanes.append(coder.bytes())

@@ -41,7 +41,9 @@ class Model(Protocol):
 
     def start_window(self) -> None: ...
 
-    def predict(self, features: dict[str, int]) -> list[int]: ...
+    def predict(self, features: dict[str, int]) -> None: ...
+
+    def frequencies(self) -> list[int]: ...
 
     def see(self, value: int) -> None: ...
 
@@ -261,7 +263,8 @@ class Stream:
                 features = lane.features(known[index])
                 symbol = 0
                 for digit in (0, 1):
-                    value = digits.decode(model.predict({**features, "digit": digit}))
+                    model.predict({**features, "digit": digit})
+                    value = digits.decode(model.frequencies())
                     model.see(value)
                     symbol = 16 * symbol + value
                 lane.see(symbol, known[index])
