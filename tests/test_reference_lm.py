@@ -194,8 +194,9 @@ def test_a_prior_that_wants_something_else_is_refused(small: LmSection):
         ([0, 5, 0], "length"),
         ([65537, 5, 0], "length"),
         ([1, 5, 0], "bytes end"),
-        ([50000, 0, 0], "short"),
-        ([50000, 9, 16 * 50000 + 1], "block"),
+        ([50000, 0, 0], "too short"),
+        ([50000, 200003, 0], "too long"),
+        ([50000, 9, 16 * 65536 + 1], "block"),
     ],
 )
 def test_streams_that_cannot_be_are_refused(head: list[int], says: str):

@@ -204,6 +204,11 @@ def read_header(frame: bytes) -> Header:
     tensors = [read_record(fields) for _ in range(count)]
     if fields.left():
         refuse("the header goes on behind its last record")
+    if any(record.method == "lm" for record in tensors):
+        if version < 2:
+            refuse("method lm is younger than the frame's version")
+        if prior and (prior.separator or prior.bytes_per_group or prior.little or prior.sliding):
+            refuse("the prior block does not suit method lm")
     if (prior is not None) != any(record.method in LEARNED for record in tensors):
         refuse("a prior block stands where a tensor needs it, and nowhere else")
     if size + sum(record.section_size for record in tensors) != len(frame):
