@@ -78,7 +78,7 @@ def gradient(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
 
 SEPARATOR_TEXTS = [" ", ",", ", ", ";", "0x"]
 HEX_VOCAB = [*"0123456789abcdef", "<bos>", *SEPARATOR_TEXTS]
-BYTE_VOCAB = [*map(chr, range(256)), "<bos>", *SEPARATOR_TEXTS]
+BYTE_VOCAB = [*map(chr, range(256)), "<bos>", ", ", "0x"]
 
 
 class TablePrior(nn.Module):

@@ -71,6 +71,9 @@ DigitGeometry digit_geometry(std::int64_t columns, std::int64_t taps, DigitKind 
   geometry.taps = suits ? static_cast<std::int32_t>(taps) : 1;
   geometry.kind = kind;
   geometry.flat = flat;
+  // Each place in a kernel sees only a part of the symbols, and the entries of factors have more in
+  // common than residuals.
+  if (suits) geometry.slowness = kind == DigitKind::factor ? 2 : 3;
   const std::int64_t p = geometry.taps, c = columns;
   const std::int64_t convolution[digit_neighbours] = {
       1,     2, 3,     p - 1, p,     p + 1, 2 * p, 3 * p,  //

@@ -14,7 +14,7 @@
 #include "core/host_device.h"
 #include "core/mixture.h"
 
-#if defined(__SSE2__) && !defined(__CUDACC__)
+#if defined(__SSE2__) && !defined(__CUDA_ARCH__)
 #include <emmintrin.h>
 #define LMGC_DIGIT_SSE2 1
 #endif
@@ -114,6 +114,7 @@ struct DigitGeometry {
   std::int32_t taps = 1;  // columns from one channel to the next, 1: none
   DigitKind kind = DigitKind::unpredicted;
   bool flat = false;
+  std::int32_t slowness = 4;  // of the adaptive prediction: how far its steps are shifted down
   std::int32_t offset[digit_neighbours] = {};  // how many symbols back; below 1: never there
   std::int32_t reach = 0;  // from this position of a lane on all are there; INT32_MAX: never
 };
@@ -156,7 +157,8 @@ struct LaneContext {
   std::int64_t next_row = 0;                   // the position where `rows` grows
   std::int32_t fast = 0, slow = 0, ahead = 0;  // energies: averages of 16 magnitude
   std::int32_t adaptive = 0;
-  alignas(16) std::int16_t coefficient[digit_neighbours] = {};
+  // Of the adaptive prediction: a set for each place in a kernel.
+  alignas(16) std::int16_t coefficient[most_digit_taps][digit_neighbours] = {};
   alignas(16) std::int16_t seen[digit_neighbours] = {};  // the neighbours' values
   std::int16_t tap_energy[most_digit_taps];
 
@@ -271,7 +273,7 @@ struct LaneContext {
   // The adaptive prediction: least mean squares over the neighbours' values, in integers.
   LMGC_HD std::int32_t weighted_sum() const {
 #if defined(LMGC_DIGIT_SSE2)
-    const auto* const c = reinterpret_cast<const __m128i*>(coefficient);
+    const auto* const c = reinterpret_cast<const __m128i*>(coefficient[tap]);
     const auto* const s = reinterpret_cast<const __m128i*>(seen);
     __m128i sum = _mm_add_epi32(_mm_madd_epi16(_mm_load_si128(c), _mm_load_si128(s)),
                                 _mm_madd_epi16(_mm_load_si128(c + 1), _mm_load_si128(s + 1)));
@@ -280,7 +282,7 @@ struct LaneContext {
     return _mm_cvtsi128_si32(sum);
 #else
     std::int32_t sum = 0;
-    for (int n = 0; n < digit_neighbours; ++n) sum += coefficient[n] * seen[n];
+    for (int n = 0; n < digit_neighbours; ++n) sum += coefficient[tap][n] * seen[n];
     return sum;
 #endif
   }
@@ -290,15 +292,16 @@ struct LaneContext {
     const __m128i by = _mm_set1_epi16(static_cast<std::int16_t>(error));
     const __m128i least = _mm_set1_epi16(-32767);
     for (int half = 0; half < 2; ++half) {
-      auto* const c = reinterpret_cast<__m128i*>(coefficient) + half;
+      auto* const c = reinterpret_cast<__m128i*>(coefficient[tap]) + half;
       const __m128i s = _mm_load_si128(reinterpret_cast<const __m128i*>(seen) + half);
-      const __m128i change = _mm_srai_epi16(_mm_mullo_epi16(by, s), 4);
+      const __m128i change = _mm_srai_epi16(_mm_mullo_epi16(by, s), geometry->slowness);
       _mm_store_si128(c, _mm_max_epi16(_mm_adds_epi16(_mm_load_si128(c), change), least));
     }
 #else
     for (int n = 0; n < digit_neighbours; ++n) {
-      coefficient[n] = static_cast<std::int16_t>(
-          clamp_to(coefficient[n] + ((error * seen[n]) >> 4), -32767, 32767));
+      std::int16_t& own = coefficient[tap][n];
+      own = static_cast<std::int16_t>(
+          clamp_to(own + ((error * seen[n]) >> geometry->slowness), -32767, 32767));
     }
 #endif
   }

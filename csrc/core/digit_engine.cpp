@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <string_view>
 
 #include "core/range_coder.h"
 
@@ -198,14 +196,10 @@ const DigitKernels digit_kernels_portable = {weights_portable, starts_portable};
 const DigitKernels& digit_kernels() {
   static const DigitKernels& best = []() -> const DigitKernels& {
 #if defined(__x86_64__)
-    const char* const wish = std::getenv("LMGC_ISA");
-    const std::string_view most = wish == nullptr ? "" : wish;
-    if (most == "portable") return digit_kernels_portable;
-    const bool has_avx512 =
-        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni");
-    if (has_avx512 && most != "avx2") return digit_kernels_avx512;
+        __builtin_cpu_supports("avx512vnni"))
+      return digit_kernels_avx512;
     if (__builtin_cpu_supports("avx2")) return digit_kernels_avx2;
 #endif
     return digit_kernels_portable;

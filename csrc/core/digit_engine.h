@@ -12,8 +12,7 @@
 
 namespace lmgc {
 
-// The fastest kernels for this processor. LMGC_ISA=portable or LMGC_ISA=avx2 in the environment
-// asks for less.
+// The fastest kernels for this processor.
 const DigitKernels& digit_kernels();
 
 class DigitEngine : public DigitCoder {

@@ -1,6 +1,6 @@
 // Method `lm`: sections of the `fixed` serializer whose symbols (residuals, and the entries of the
 // factors) are coded by a language model in lanes, instead of by static tables. docs/format.md,
-// section 8, specifies the bytes.
+// section 12, specifies the bytes.
 //
 // A section consists of up to three *streams*, each a matrix of symbols and their tails: the
 // factors u and v, and the residuals, whose predictions need the factors. Streams of many tensors

@@ -32,7 +32,7 @@ struct LmgcTensor {
   std::int64_t elements() const { return bytes.numel() / format.bytes; }
 };
 
-// How many lanes a bound prior's batch holds; what the frame records of it.
+// How many lanes a bound prior's batch holds, which the frame records.
 std::int64_t bound_batch_lanes(const Prior& prior, std::int64_t memory_limit);
 
 // One section per tensor, in order. All tensors and the prior are on one device.

@@ -44,12 +44,25 @@ SymbolPlan choose_plan(const LmgcTensor& tensor, const LmgcOptions& options) {
 }
 
 // Longer lanes see more of their tensor and cost fewer bytes; more lanes keep the model busy.
-// benchmarks/README.md has the numbers.
-std::int64_t choose_lane_elements(std::int64_t elements, const LmgcOptions& options) {
+// benchmarks/README.md and docs/prior.md have the numbers.
+std::int64_t choose_lane_elements(std::int64_t elements, const Prior& prior, const Windows& windows,
+                                  const LmgcOptions& options) {
   if (options.lane_elements > 0) return options.lane_elements;
-  if (elements < (1 << 17)) return 512;
-  if (elements < (1 << 23)) return 1024;
-  return elements < (1 << 25) ? 2048 : 4096;
+  const std::int64_t few = elements < (1 << 17)   ? 512
+                           : elements < (1 << 23) ? 1024
+                           : elements < (1 << 25) ? 2048
+                                                  : 4096;
+  // With short windows it matters little where a lane ends. A long one that is cut off is context
+  // thrown away, and sliding ones gain by being many, if lanes are left to fill a batch.
+  const std::int64_t window = windows.elements, stride = windows.stride();
+  if (4 * window <= few) return few;
+  std::int64_t wanted = std::max(few, window);
+  if (windows.overlap != 0) {
+    const std::int64_t share = elements / bound_batch_lanes(prior, options.memory_limit);
+    wanted = std::clamp(share, wanted, std::max(wanted, 4 * window));
+  }
+  const std::int64_t more = (wanted - window + stride - 1) / stride;
+  return std::min<std::int64_t>(window + more * stride, most_lane_elements);
 }
 
 // ---- infer and code
@@ -316,7 +329,6 @@ std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const P
   const at::Device device = prior.device();
   std::int64_t elements = 0;
   for (const LmgcTensor& tensor : tensors) elements += tensor.elements();
-  const std::int64_t lane_elements = choose_lane_elements(elements, options);
 
   std::vector<FloatFormat> formats;
   std::vector<SymbolPlan> plans;
@@ -327,7 +339,6 @@ std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const P
     formats.push_back(tensor.format);
     plans.push_back(choose_plan(tensor, options));
     sections[i].plan = plans[i];
-    sections[i].lane_elements = static_cast<std::uint64_t>(lane_elements);
     sections[i].has_scales = tensor.format.is_float() && wants_scales(prior);
     if (!sections[i].has_scales) continue;
     const Scales estimated = estimate_scales(
@@ -338,15 +349,18 @@ std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const P
 
   std::vector<Section> result(tensors.size());
   for (const std::vector<std::size_t>& group : group_by_plan(formats, plans)) {
+    const GroupPattern pattern(prior, plans[group.front()], formats[group.front()].bytes,
+                               options.serialize, options.window);
+    const std::int64_t lane_elements =
+        choose_lane_elements(elements, prior, pattern.view().windows, options);
     std::vector<LaneTensor> lane_tensors;
     std::vector<Lane> lanes;
     for (const std::size_t i : group) {
+      sections[i].lane_elements = static_cast<std::uint64_t>(lane_elements);
       append_lanes(static_cast<std::int32_t>(lane_tensors.size()), tensors[i].elements(),
                    lane_elements, lanes);
       lane_tensors.push_back(lane_tensor(tensors[i], plans[i], scales[i]));
     }
-    const GroupPattern pattern(prior, plans[group.front()], formats[group.front()].bytes,
-                               options.serialize, options.window);
     const CodedLanes coded =
         GroupEncoder(prior, pattern, lane_tensors, options.memory_limit).encode(lanes);
     const CodedLanes tails = pack_tails(lane_tensors, lanes, device);

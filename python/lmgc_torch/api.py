@@ -76,7 +76,7 @@ def compress(
         bytes_per_group: For "lmgc": 1, 2, 3, 4 or 8; None is one group.
         byte_order: For "lmgc": "big" shows the model an element's sign and exponent first.
         window: For "lmgc": how the model's context goes on where a lane is longer than it.
-            "disjoint": it starts anew; "sliding": it starts with the last half of the window before,
+            "disjoint": it starts anew; "sliding": it starts with the last half of what stood there,
             which takes twice the time and helps models that learn from their context.
         lane_elements: For "lmgc": the elements that are coded one after the other; lanes are coded
             side by side, so that fewer elements make it faster and a little larger. None chooses.

@@ -1,7 +1,7 @@
 """A second decoder of frames, written from docs/format.md alone: the judge in doubt.
 
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
-format versions 1 and 2 on the CPU, with priors that are portable. NumPy holds its results and the few
+formats 1 and 2 on the CPU, with priors that are portable. NumPy holds its results and the few
 float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. Methods
 "scale" and "lowrank" are in `reference_fixed`, "lm" in `reference_lm`, what all methods share in
 `reference_common`.
@@ -218,7 +218,11 @@ def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:
     fingerprint = (fields.unsigned(8), fields.unsigned(8))
     probe = fields.unsigned(8)
     batch_lanes, environment = fields.varint(), fields.text()
-    if separator > ISO_8859_1 or group not in (0, 1, 2, 3, 4, 8) or max(order, portable, window) > 1:
+    if (
+        separator > ISO_8859_1
+        or group not in (0, 1, 2, 3, 4, 8)
+        or max(order, portable, window) > 1
+    ):
         refuse("the prior block has an unknown code")
     if window_tokens == 0 or bool(portable) != (batch_lanes == 0) or (portable and environment):
         refuse("the prior block contradicts itself")

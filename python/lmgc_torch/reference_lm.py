@@ -152,7 +152,7 @@ class Lane:
         self.marks: list[int] = []
         self.fast = self.slow = self.ahead = START
         self.taps = [START] * geometry.taps
-        self.coefficients = dict.fromkeys(geometry.offsets, 0)
+        self.coefficients = [dict.fromkeys(geometry.offsets, 0) for _ in range(geometry.taps)]
 
     def features(self, known: Known) -> dict[str, int]:
         columns, taps = self.geometry.columns, self.geometry.taps
@@ -170,7 +170,8 @@ class Lane:
             self.values[role] = value_of(mark)
             features[f"{role}.value"] = self.values[role]
             features[f"{role}.magnitude"] = magnitude_of(mark) if there else 26
-        sum_ = sum(self.coefficients[role] * value for role, value in self.values.items())
+        own = self.coefficients[column % taps]
+        sum_ = sum(own[role] * value for role, value in self.values.items())
         self.adaptive = clamp((sum_ + 2**13) >> 14, -127, 127)
         tap_energy = self.taps[column % taps] if taps > 1 else START
         return features | {
@@ -194,12 +195,13 @@ class Lane:
         }
 
     def see(self, symbol: int, known: Known) -> None:
-        mark = mark_of(symbol, known)
+        mark, taps = mark_of(symbol, known), self.geometry.taps
         if symbol not in (ZERO, MINUS_ZERO):
             error = clamp(value_of(mark) - self.adaptive, -64, 64)
+            own = self.coefficients[(self.first + len(self.marks)) % self.geometry.columns % taps]
+            slowness = 4 if taps == 1 else 2 if known.kind == FACTOR else 3
             for role, value in self.values.items():
-                moved = self.coefficients[role] + ((error * value) >> 4)
-                self.coefficients[role] = clamp(moved, -32767, 32767)
+                own[role] = clamp(own[role] + ((error * value) >> slowness), -32767, 32767)
         energy = 16 * magnitude_of(mark)
         self.fast += (energy - self.fast) >> 3
         self.slow += (energy - self.slow) >> 5

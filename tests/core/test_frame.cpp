@@ -84,6 +84,34 @@ TEST_CASE("a header reads back as it was written") {
   REQUIRE(read.tensors[2].elements == 0);
 }
 
+TEST_CASE("a header is of the oldest version that can express it") {
+  FrameHeader header = sample(), read;
+  REQUIRE(required_version(header) == 1);
+  auto bytes = frame_of(header, 116);
+  const std::size_t size = bytes.size();
+  REQUIRE(parse_header(bytes.data(), size, size, read) == Status::ok);
+  REQUIRE(read.version == 1);
+  REQUIRE(read.prior.window == WindowKind::disjoint);
+
+  header.prior.window = WindowKind::sliding;
+  REQUIRE(required_version(header) == 2);
+  bytes = frame_of(header, 116);
+  REQUIRE(bytes.size() == size + 1);
+  REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::ok);
+  REQUIRE(read.version == 2);
+  REQUIRE(read.prior.window == WindowKind::sliding);
+  REQUIRE(read.prior.window_tokens == 300);
+  for (const std::uint8_t version : {0, 1, 3, 255}) {  // 1 has no such field: all behind it moves
+    auto bad = bytes;
+    bad[4] = version;
+    seal(bad, bad.size() - 116);
+    REQUIRE(parse_header(bad.data(), bad.size(), bad.size(), read) != Status::ok);
+  }
+
+  header.has_prior = false;  // what is not there needs no version
+  REQUIRE(required_version(header) == 1);
+}
+
 TEST_CASE("every truncation and every flipped bit of a header is noticed") {
   const auto good = frame_of(sample(), 116);
   const std::size_t header_size = good.size() - 116;
@@ -101,7 +129,9 @@ TEST_CASE("every truncation and every flipped bit of a header is noticed") {
 }
 
 TEST_CASE("headers with a good checksum and bad fields are rejected or harmless") {
-  const auto good = frame_of(sample(), 116);
+  FrameHeader header = sample();
+  header.prior.window = GENERATE(WindowKind::disjoint, WindowKind::sliding);
+  const auto good = frame_of(header, 116);
   const std::size_t header_size = good.size() - 116;
   FrameHeader read;
   for (std::size_t i = 4; i + 8 < header_size; ++i) {

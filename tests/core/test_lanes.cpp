@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -164,6 +165,84 @@ TEST_CASE("lanes round-trip") {
         }
       }
     }
+  }
+}
+
+TEST_CASE("windows code every element once, and know what they say they know") {
+  for (const WindowKind kind : {WindowKind::disjoint, WindowKind::sliding}) {
+    for (const std::int64_t context : {1, 2, 3, 4, 9, 10, 40, 1 << 20}) {
+      for (const std::int32_t period_tokens : {1, 3, 11}) {
+        for (const std::int32_t period_elements : {1, 3}) {
+          const Windows windows = make_windows(kind, context, period_tokens, period_elements);
+          REQUIRE(windows.elements % period_elements == 0);
+          REQUIRE(windows.overlap % period_elements == 0);
+          REQUIRE(windows.stride() > 0);
+          REQUIRE((windows.overlap == 0) ==
+                  (kind == WindowKind::disjoint || windows.elements == period_elements));
+          for (const std::int32_t count : {1, 2, 7, 50, 1000}) {
+            std::int32_t coded = 0;
+            for_each_window(windows, count,
+                            [&](std::int32_t first, std::int32_t known, std::int32_t held) {
+                              REQUIRE(first + known == coded);  // where the one before ended
+                              REQUIRE(known == (coded == 0 ? 0 : windows.overlap));
+                              REQUIRE(held > known);
+                              REQUIRE(held <= windows.elements);
+                              REQUIRE(windows.codes_from(coded));
+                              for (std::int32_t i = coded + 1; i < first + held; ++i)
+                                REQUIRE_FALSE(windows.codes_from(i));
+                              coded = first + held;
+                            });
+            REQUIRE(coded == count);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("logits that are not finite are found where a symbol is coded with them") {
+  const std::int32_t ids[4] = {3, 1, 0, 2};
+  float logits[5] = {1, 2, 3, 4, 5};
+  REQUIRE(interval_of(logits, ids, 4, 1.0f, 2).is_valid());
+  for (const float value :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    logits[4] = value;  // no symbol's
+    REQUIRE(interval_of(logits, ids, 4, 1.0f, 2).is_valid());
+    for (int i = 0; i < 4; ++i) {
+      const float before = logits[i];
+      logits[i] = value;
+      for (std::uint32_t symbol = 0; symbol < 4; ++symbol)
+        REQUIRE_FALSE(interval_of(logits, ids, 4, 1.0f, symbol).is_valid());
+      logits[i] = before;
+    }
+  }
+  logits[0] = -std::numeric_limits<float>::infinity();
+  REQUIRE(interval_of(logits, ids, 4, 1.0f, 2).is_valid());
+  REQUIRE(interval_of(logits, ids, 4, 1.0f, 2).frequency_less_one == 0);
+
+  // The likeliest symbol there can be owns less than what the mark stands for.
+  const float certain[2] = {1e30f, -1e30f};
+  const std::int32_t both[2] = {0, 1};
+  REQUIRE(interval_of(certain, both, 2, 1.0f, 0).is_valid());
+
+  const std::uint32_t words[2] = {0x3f800000, 0x3f800000};
+  LaneTensor tensor;
+  tensor.context.words = words;
+  tensor.context.format = float_format(DType::float32);
+  tensor.plan = plan_for({words[0], words[1], 0x40000000, 0x3f000000}, {});
+  const Lane lane{0, 2, 0};
+  const auto coded = static_cast<std::size_t>(2 * tensor.plan.coded_count);
+  std::vector<Interval> intervals(coded, Interval{0, 100});
+  const std::int64_t zero = 0;
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(lane_bound(tensor.plan, 2)));
+  std::int64_t size = 0;
+  EncodeLanes{&tensor, &lane, intervals.data(), &zero, out.data(), &zero, &size}(0);
+  REQUIRE(size >= 0);
+  for (std::size_t i = 0; i < coded; ++i) {
+    intervals[i] = Interval::invalid();
+    EncodeLanes{&tensor, &lane, intervals.data(), &zero, out.data(), &zero, &size}(0);
+    REQUIRE(size == -1);
+    intervals[i] = Interval{0, 100};
   }
 }
 

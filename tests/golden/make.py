@@ -1,12 +1,13 @@
 """Writes the golden files: frames of one format version that decode for ever.
 
-    python tests/golden/make.py            once, when a version of the format is released
-    python tests/golden/make.py --force    again, while the version is not released
+    python tests/golden/make.py 2            once, when version 2 of the format is released
+    python tests/golden/make.py 2 --force    again, while the version is not released
 
 `v1.json` lists the frames of version 1: for each name the options it was compressed with, and
 type, shape and method of its tensors. The frame is `v1_NAME.lmgc`, the tensors' bytes, one after
-the other, are `v1_NAME.raw`. Frames of method "lmgc" need `prior_v1.pt`.
-tests/test_reference.py reads all of it.
+the other, are `v1_NAME.raw`. Those of version 2 have what version 1 does not know, and so on.
+Frames of method "lmgc", whatever their version, need `prior_v1.pt`. tests/test_reference.py reads
+all of it.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,7 @@ from helpers import DTYPES, FLOATS, bits, from_bytes, to_bytes  # noqa: E402
 
 from lmgc_torch import Prior, compress, info  # noqa: E402
 
-VERSION = 1
-PRIOR = FOLDER / f"prior_v{VERSION}.pt"
-INDEX = FOLDER / f"v{VERSION}.json"
+PRIOR = FOLDER / "prior_v1.pt"
 NEIGHBOURS = (
     *("left1", "left2", "left3", "left4", "tap_before", "tap", "tap_after", "tap2", "tap3"),
     *("above_before", "above", "above_after", "above_tap_after", "above2", "above_tap_before"),
@@ -208,7 +207,10 @@ def segments(seed: int) -> Tensor:
     return torch.tensor([x for part in parts for x in part], dtype=torch.uint8)
 
 
-def frames() -> Iterator[tuple[str, list[Tensor], dict[str, Any]]]:
+Frames: TypeAlias = Iterator[tuple[str, list[Tensor], dict[str, Any]]]
+
+
+def frames_v1() -> Frames:
     """Yields the name, the tensors and the options of each frame."""
     empty = [torch.empty(0), torch.empty(3, 0, 2, dtype=torch.int8)]
     every = [few_values(dtype, 2, 3, seed=2) for dtype in DTYPES]
@@ -241,13 +243,7 @@ def frames() -> Iterator[tuple[str, list[Tensor], dict[str, Any]]]:
         if dtype == torch.float32:
             tensors.append(exactly_low_rank(36, 30, 3, seed=20))
         yield f"lowrank_{name}", tensors, {"method": "lowrank"}
-    mixed = [
-        gradient(20, 24, dtype=torch.float32, seed=10),
-        gradient(10, 20, dtype=torch.float16, seed=12).float(),  # digits that are constant
-        few_values(torch.int16, 8, 25, seed=11),
-        torch.tensor(2.0),
-        torch.full((15, 15), 1.0, dtype=torch.bfloat16),
-    ]
+    mixed = mixed_types()
     for name, options in {
         "text": {"separator": "comma_space", "bytes_per_group": 3, "byte_order": "big"},
         "prefix": {"separator": "0x", "bytes_per_group": 8, "byte_order": "little"},
@@ -257,34 +253,67 @@ def frames() -> Iterator[tuple[str, list[Tensor], dict[str, Any]]]:
         yield f"lmgc_{name}", mixed, {"method": "lmgc", "lane_elements": 100, **options}
 
 
+def frames_v2() -> Frames:
+    """Windows that slide: of 13 elements, of few with separators, of 40 bytes."""
+    for name, options in {
+        "plain": {},
+        "text": {"separator": "comma_space", "bytes_per_group": 3, "byte_order": "little"},
+        "bytes": {"separator": "iso-8859-1", "byte_order": "big"},
+        "modelled": {"bypass": False},
+    }.items():
+        sliding = {"method": "lmgc", "window": "sliding", "lane_elements": 150, **options}
+        yield f"lmgc_sliding_{name}", mixed_types(), sliding
+
+
+FRAMES = {1: frames_v1, 2: frames_v2}
+
+
+def mixed_types() -> list[Tensor]:
+    return [
+        gradient(20, 24, dtype=torch.float32, seed=10),
+        gradient(10, 20, dtype=torch.float16, seed=12).float(),  # digits that are constant
+        few_values(torch.int16, 8, 25, seed=11),
+        torch.tensor(2.0),
+        torch.full((15, 15), 1.0, dtype=torch.bfloat16),
+    ]
+
+
 # ---- the files -----------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("version", type=int, choices=FRAMES)
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
-    force = parser.parse_args(arguments).force
-    if INDEX.exists() and not force:
-        print(f"{INDEX.name} is there already: golden files are written once (see --force)")
+    options = parser.parse_args(arguments)
+    version, index = options.version, index_of(options.version)
+    if index.exists() and not options.force:
+        print(f"{index.name} is there already: golden files are written once (see --force)")
         return 1
     with tempfile.TemporaryDirectory() as folder:  # the old files stay until all new ones are made
-        make(Path(folder))
-        for old in (INDEX, PRIOR, *FOLDER.glob(f"v{VERSION}_*")):
+        make(version, Path(folder))
+        for old in FOLDER.glob(f"*v{version}[_.]*"):
             old.unlink(missing_ok=True)
         for new in Path(folder).iterdir():
             shutil.copyfile(new, FOLDER / new.name)
     return 0
 
 
-def make(folder: Path) -> None:
-    write_prior(folder / PRIOR.name)
-    prior = Prior.load(folder / PRIOR.name)
+def index_of(version: int) -> Path:
+    return FOLDER / f"v{version}.json"
+
+
+def make(version: int, folder: Path) -> None:
+    if version == 1:
+        write_prior(folder / PRIOR.name)
+    prior = Prior.load(folder / PRIOR.name if version == 1 else PRIOR)
     index = {}
-    for name, tensors, options in frames():
+    for name, tensors, options in FRAMES[version]():
         frame = compress(tensors, prior=prior, **options)
-        (folder / f"v{VERSION}_{name}.lmgc").write_bytes(to_bytes(frame))
+        assert info(frame).version == version
+        (folder / f"v{version}_{name}.lmgc").write_bytes(to_bytes(frame))
         raw = b"".join(to_bytes(bits(tensor)) for tensor in tensors)
-        (folder / f"v{VERSION}_{name}.raw").write_bytes(raw)
+        (folder / f"v{version}_{name}.raw").write_bytes(raw)
         about = [
             [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), coded.method]
             for tensor, coded in zip(tensors, info(frame).tensors, strict=True)
@@ -292,7 +321,7 @@ def make(folder: Path) -> None:
         index[name] = {"options": options, "tensors": about}
         print(f"{name}: {frame.numel():,} bytes for {len(raw):,}")
     entries = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in index.items())
-    (folder / INDEX.name).write_text("{\n" + ",\n".join(entries) + "\n}\n")
+    (folder / index_of(version).name).write_text("{\n" + ",\n".join(entries) + "\n}\n")
 
 
 if __name__ == "__main__":
