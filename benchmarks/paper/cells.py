@@ -15,13 +15,13 @@ from typing import Any
 import measure
 import numpy as np
 import torch
+from paper import codecs, draws, lossy, released
+from paper.hex_text import Text, Vocabulary, windows
 from torch import Tensor
 
 import lmgc_torch
-from paper import codecs, draws, lossy, released
-from paper.hex_text import Text, Vocabulary, windows
 
-LANE_FLOATS = 512  # a lane's length, about: shorter ones cost bytes, longer ones time
+LANES, LANE_BYTES = 16, 2048  # at least so many of a payload, at most so long, if windows allow it
 FORWARD_TOKENS = 1 << 14  # at a time
 STATE_BYTES = 1 << 14  # of a bound prior and token, as `memory_limit` counts them
 NOISE = "random bytes"
@@ -168,23 +168,24 @@ def lm_cells(job: Job, inputs: Inputs) -> list[Cell]:
     return found
 
 
-def lane_elements(itemsize: int, text: Text, window: int) -> int:
-    """Whole windows, about ``LANE_FLOATS`` floats."""
-    elements = text.window_elements(itemsize, window)
-    return min(elements * max(1, round(4 * LANE_FLOATS / itemsize / elements)), 1 << 16)
+def lane_elements(payload: Tensor, text: Text, window: int) -> int:
+    """The length of a lane: whole windows. Shorter lanes cost bytes, longer ones time."""
+    elements = text.window_elements(payload.element_size(), window)
+    wanted = min(LANE_BYTES, payload.nbytes // LANES) / payload.element_size()
+    return min(elements * max(1, round(wanted / elements)), 1 << 16)
 
 
 def lm_sizes(
     payloads: list[Tensor], text: Text, prior_file: str, window: int
 ) -> tuple[list[int], list[bool]]:
-    """Compresses all draws in one frame, so that more lanes go side by side; checks what comes back.
+    """Compresses all draws in one frame, so that more lanes go side by side, and checks it.
 
     Returns:
         For each payload: the bytes of its section and of the frame's whole header; and whether the
         library stored it raw because the model would have made it larger.
     """
     prior = lmgc_torch.Prior.load(prior_file)
-    lane = lane_elements(payloads[0].element_size(), text, window)
+    lane = lane_elements(payloads[0], text, window)
     lanes = sum(-(-payload.numel() // lane) for payload in payloads)
     frame = lmgc_torch.compress(
         payloads,
@@ -210,7 +211,7 @@ def teacher_forced(
     module, vocabulary = _module(prior_file)
     symbols = vocabulary.symbols(text)
     count, code, by_formula = 0, 0.0, 0.0
-    lane = lane_elements(payload.element_size(), text, window)
+    lane = lane_elements(payload, text, window)
     with torch.inference_mode():
         for length, rows in windows(payload, text, window, lane).items():
             for part in _groups(rows, max(1, FORWARD_TOKENS // length)):
@@ -256,7 +257,7 @@ def codec_cells(job: Job, inputs: Inputs) -> list[Cell]:
 
 
 def whole_cells(job: Job, inputs: Inputs) -> list[Cell]:
-    """Codes all tensors of all steps of a draw: what codecs and our methods reach on whole files."""
+    """Codes all tensors of all steps of a draw, as files would be."""
     found = []
     for draw in range(inputs.draw_count):
         steps = inputs.capture(job.data, draw).values()

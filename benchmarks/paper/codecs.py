@@ -12,9 +12,8 @@ import lzma
 import math
 
 import numpy as np
-import peers
 import torch
-from peers import Peer
+from peers import Peer, optional, plain
 
 CHUNK_BYTES = 512  # what the released code lets codecs see at a time
 PNG_DEPTH, FLAC_RATE = 8, 16000
@@ -23,13 +22,13 @@ PNG_DEPTH, FLAC_RATE = 8, 16000
 def codecs() -> dict[str, Peer]:
     """PNG (8-bit grey, nearly square), FLAC (8-bit mono), gzip -9, LZMA, FPZIP (lossless)."""
     table = {}
-    if image := peers._optional("PIL.Image"):
+    if image := optional("PIL.Image"):
         table["PNG"] = _png(image)
-    if soundfile := peers._optional("soundfile"):
+    if soundfile := optional("soundfile"):
         table["FLAC"] = _flac(soundfile)
-    table["gzip"] = peers._plain(lambda data: gzip.compress(data, 9, mtime=0), gzip.decompress)
-    table["LZMA"] = peers._plain(lzma.compress, lzma.decompress)
-    if fpzip := peers._optional("fpzip"):
+    table["gzip"] = plain(lambda data: gzip.compress(data, 9, mtime=0), gzip.decompress)
+    table["LZMA"] = plain(lzma.compress, lzma.decompress)
+    if fpzip := optional("fpzip"):
         table["FPZIP"] = _fpzip(fpzip)
     return table
 
@@ -76,7 +75,7 @@ def _png(image: object) -> Peer:
         with image.open(io.BytesIO(data)) as picture:  # type: ignore[attr-defined]
             return bytes(picture.tobytes())
 
-    return peers._plain(pack, unpack)
+    return plain(pack, unpack)
 
 
 def _flac(soundfile: object) -> Peer:
@@ -94,7 +93,7 @@ def _flac(soundfile: object) -> Peer:
         samples, _ = soundfile.read(io.BytesIO(data), dtype="int16")  # type: ignore[attr-defined]
         return ((samples >> 8) + 128).astype(np.uint8).tobytes()
 
-    return peers._plain(pack, unpack)
+    return plain(pack, unpack)
 
 
 def _fpzip(fpzip: object) -> Peer:

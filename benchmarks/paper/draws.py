@@ -121,6 +121,8 @@ def slices(vector: Tensor, floats: int, seed: int) -> Tensor:
         return vector[:floats].clone()
     generator = torch.Generator().manual_seed(seed)
     places = torch.randperm(vector.numel() // RUN_FLOATS, generator=generator)[:count]
-    return vector.view(-1)[: vector.numel() // RUN_FLOATS * RUN_FLOATS].view(-1, RUN_FLOATS)[
-        places.sort().values
-    ].flatten()
+    return (
+        vector.view(-1)[: vector.numel() // RUN_FLOATS * RUN_FLOATS]
+        .view(-1, RUN_FLOATS)[places.sort().values]
+        .flatten()
+    )

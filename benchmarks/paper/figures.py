@@ -10,7 +10,6 @@ import matplotlib
 
 matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt
-
 from paper.tables import Cell, Value, best, code_ratio, over, ratio, released_ratio, total_ratio
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def draw(results: Results, out: Path) -> list[Path]:
 
     windows = results.windows()
     codecs = results.codecs([cell for cell in results.short if cell["payload"] == "fp32"])
-    paths = [
+    return [
         _lines(windows, "window, tokens", codecs, out / "paper_windows.png"),
         _lines(
             report.groups(results),
@@ -41,7 +40,6 @@ def draw(results: Results, out: Path) -> list[Path]:
         ),
         _bars(report.lossy_rows(results), out / "paper_lossy.png"),
     ]
-    return paths
 
 
 def _lines(
@@ -63,7 +61,9 @@ def _lines(
     return _save(figure, path)
 
 
-def _error_bars(axes: Any, places: Sequence[int], figures: list[Any], style: dict[str, Any]) -> None:
+def _error_bars(
+    axes: Any, places: Sequence[int], figures: list[Any], style: dict[str, Any]
+) -> None:
     axes.errorbar(
         places,
         [figure.mean for figure in figures],

@@ -92,7 +92,7 @@ class Block(nn.Module):
 
 
 class HexTransformer(nn.Module):
-    """The prior; a state is (keys and values [B, positions, size] of each layer, positions so far)."""
+    """The prior; its state is (keys and values [B, positions, size] of each layer, positions)."""
 
     vocab: list[str]
     context_features: list[str]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from paper.hex_model import DIGITS, SEPARATORS
 from torch import Tensor
 
 import lmgc_torch
 from lmgc_torch.serialize import SEPARATOR_TOKEN
-from paper.hex_model import DIGITS, SEPARATORS
 
 SEPARATOR_ID = SEPARATOR_TOKEN
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-import lmgc_torch
 from paper import lossy
 from paper.hex_model import BOS, VOCAB, HexTransformer, save_prior
 from paper.hex_text import SEPARATOR_ID, Text, Vocabulary
+from torch import Tensor
+
+import lmgc_torch
 
 BATCH_TOKENS = 4096
 LENGTHS = {256: 2, 512: 10, 1024: 2, 2048: 1, 4096: 0.5}  # tokens of a window, and how often

@@ -1,6 +1,6 @@
 """Writes `report.md` and the figures from `results.json`.
 
-    python benchmarks/paper/report.py benchmarks/out/paper/results.json
+python benchmarks/paper/report.py benchmarks/out/paper/results.json
 """
 
 from __future__ import annotations
@@ -85,10 +85,7 @@ class Results:
 
     def codecs(self, cells: list[Cell], chunk: int | None = None, **wanted: Any) -> dict[str, Any]:
         """{codec: its cells}, whole or in chunks."""
-        return {
-            name: select(cells, method=name, chunk=chunk, **wanted)
-            for name in CODECS
-        }
+        return {name: select(cells, method=name, chunk=chunk, **wanted) for name in CODECS}
 
 
 def table1(results: Results) -> str:
@@ -143,7 +140,9 @@ def table3(results: Results) -> str:
     for data, title in TITLES.items():
         own = [cell for cell in results.long if cell["data"] == data]
         codec, theirs = best(results.codecs(own))
-        lms = {name: results.lm(data, name, group) for name, group in (("none", None), ("space", 4))}
+        lms = {
+            name: results.lm(data, name, group) for name, group in (("none", None), ("space", 4))
+        }
         separator, lm = best(lms)
         zeros = over(theirs, lambda cell: 100 * cell["zeros"])
         sizes.append(
@@ -201,9 +200,9 @@ def figure2(results: Results) -> str:
 
 def groups(results: Results) -> dict[str, list[Cell]]:
     """The cells of Fig. 3."""
-    found = {
-        str(group): results.lm("cifar10", "space", group) for group in (1, 2, 3, 4, 8)
-    } | {"none": results.lm("cifar10", "none", None)}
+    found = {str(group): results.lm("cifar10", "space", group) for group in (1, 2, 3, 4, 8)} | {
+        "none": results.lm("cifar10", "none", None)
+    }
     return {name: cells for name, cells in found.items() if cells}
 
 

@@ -33,11 +33,12 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 # The benchmarks are scripts, not a package: their helpers are found by folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import lmgc_torch
 from paper import draws, hex_train, report
 from paper.cells import Inputs, Job, run_job
 from paper.hex_text import needed
 from paper.settings import DEFAULT, QUICK, Settings, codec_jobs, lm_jobs
+
+import lmgc_torch
 
 TRAINING_SEED = 200  # of the first training run; draws have seeds 0, 1, 2
 Tasks = list[tuple[Callable[..., Any], tuple[Any, ...]]]
