@@ -1,21 +1,24 @@
-"""The report on LM-GC's paper: its formula, its codecs, what lossy payloads cost, and a whole run."""
+"""The report on LM-GC's paper: formula, codecs, what lossy payloads cost, and a whole run."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-np = pytest.importorskip("numpy")
+pytest.importorskip("numpy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 # The benchmarks are scripts, not a package: their helpers are found by folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import numpy as np
 from paper import cells, codecs, draws, hex_text, lossy, released, report, run, tables
 from paper.hex_model import VOCAB, HexTransformer
 from paper.hex_text import Text
@@ -30,6 +33,13 @@ NOTEBOOK = Path(__file__).resolve().parents[1] / "examples" / "notebooks" / "lmg
 def gradient() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return 1e-3 * torch.randn(4096, generator=generator)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Many small operations are slow with several threads where cores are busy."""
+    with run.threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +236,7 @@ def test_the_vocabulary_has_every_text() -> None:
         hex_text.Vocabulary([*"0123456789abcdef", "<bos>"]).symbols(Text("iso-8859-1", None))
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_model_gives_the_same_step_by_step() -> None:
     torch.manual_seed(0)
     model = HexTransformer(32, 2).eval()
@@ -274,7 +285,7 @@ def test_quick_run_fills_every_cell(quick: Path) -> None:
     text = (quick.parent / "report.md").read_text()
     for title in ("Table 1", "Table 3", "Table 4", "Fig. 2", "Fig. 3", "Fig. 4"):
         assert f"## {title}" in text
-    assert "–" not in text.split("## Table 1")[1].split("| separator |")[1].split("## Fig. 4")[0]
+    assert "| - |" not in text.split("| separator |")[1].split("## Fig. 4")[0]
     images = {path.name for path in quick.parent.glob("*.png")}
     assert images == {"paper_windows.png", "paper_groups.png", "paper_lossy.png"}
 
@@ -316,6 +327,27 @@ def test_statistics_are_over_draws() -> None:
     assert tables.gains(found, found[::-1], tables.ratio)[1].startswith("0.00")
     with pytest.raises(ValueError, match="several"):
         tables.select([*found, found[0]], raw_bytes=200)
-    assert tables.shown(None) == "–"
+    assert tables.shown(None) == tables.NOTHING
     assert "~~" in tables.shown(tables.Figure(1, 0), undecodable=True)
     assert report.UNDECODABLE.startswith("†")
+
+
+def test_notebook_reads_the_results(
+    quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert NOTEBOOK.stat().st_size < 500_000
+    shown: list[object] = []
+    module = types.ModuleType("IPython.display")
+    module.Image = module.Markdown = lambda content: content
+    module.display = shown.append
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setenv("LMGC_PAPER_OUT", str(quick.parent))
+    monkeypatch.chdir(NOTEBOOK.parent)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    names: dict[str, object] = {}
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert len(shown) == 8
+    assert "formula 69" in capsys.readouterr().out

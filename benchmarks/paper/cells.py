@@ -84,8 +84,6 @@ class Inputs:
 
 def run_job(job: Job, inputs: Inputs) -> list[dict[str, Any]]:
     """Measures a job; cells as dictionaries, so that they cross processes and go to JSON."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     found = {"lm": lm_cells, "codecs": codec_cells, "whole": whole_cells}[job.kind](job, inputs)
     return [asdict(cell) for cell in found]
 

@@ -36,9 +36,8 @@ def quantize(vector: Tensor, bits: int) -> Lossy:
     values = vector.double().numpy()
     if bits == 1:
         positive = values > 0
-        means = [
-            float(values[part].mean()) if part.any() else 0.0 for part in (~positive, positive)
-        ]
+        parts = (values[~positive], values[positive])
+        means = [float(part.mean()) if len(part) else 0.0 for part in parts]
         codes = np.packbits(positive)
         restored = np.where(positive, means[1], means[0])
     elif bits in (8, 16):

@@ -16,10 +16,12 @@ if __name__ == "__main__":
 from paper import figures
 from paper.draws import TITLES
 from paper.tables import (
+    NOTHING,
     Cell,
     Figure,
     best,
     code_ratio,
+    figure,
     gains,
     markdown,
     over,
@@ -131,7 +133,7 @@ def _decoded(cells: list[Cell]) -> str:
 
 def _tokens(cells: list[Cell]) -> str:
     mean = over(cells, lambda cell: 4 * cell["tokens"] / cell["raw_bytes"])
-    return f"{mean.mean:.2f}" if mean else "–"
+    return f"{mean.mean:.2f}" if mean else NOTHING
 
 
 def table3(results: Results) -> str:
@@ -269,14 +271,14 @@ def table4(results: Results) -> str:
             plain = [cell for cell in results.short if cell["payload"] == payload]
             before = {cell["draw"]: cell["raw_bytes"] for cell in plain}
 
-            def of_plain(cell: Cell, before: dict[int, int] = before) -> float:
-                return 100 * cell["bytes"] / before[cell["draw"]]
+            def of_plain(cell: Cell, size: str = "bytes", before: dict[int, int] = before) -> float:
+                return 100 * cell[size] / before[cell["draw"]]
 
             lm = select(cells, method="LM", window=results.settings["window"])
             columns = [over(lm, of_plain)]
             columns += [over(group, of_plain) for group in results.codecs(cells).values()]
             first = select(cells, method="gzip", chunk=None)
-            alone = over(first, lambda cell: 100 * cell["raw_bytes"] / before[cell["draw"]])
+            alone = figure(of_plain(cell, "raw_bytes") for cell in first)
             rows.append([name, shown(alone), *(shown(column) for column in columns)])
     return markdown(["payload", "before coding", "LM", *CODECS], rows)
 
@@ -289,15 +291,16 @@ def setting(results: Results) -> str:
     lines = [
         f"- Draws: {settings['draws']}, with seeds 0, 1, ... for the network, its batches and the "
         f"places of the slices; steps {settings['steps']} of each. A slice is made of runs of 1024 "
-        f"consecutive floats: {settings['slice_bytes']:,} bytes in all, {settings['short_bytes']:,} "
-        "of payload in Fig. 2, Fig. 4, Table 4 and the random bytes.",
+        f"consecutive floats: {settings['slice_bytes']:,} bytes in all, and "
+        f"{settings['short_bytes']:,} of payload in Fig. 2, Fig. 4, Table 4 and the random bytes.",
         f"- Samples: {samples}.",
         f"- Windows of {settings['window']} tokens, big-endian digits unless it says otherwise.",
         f"- Machine: {machine['processor']}, {machine['workers']} processes with one thread each, "
         f"torch {machine['torch']}, lmgc_torch {machine['lmgc_torch']}.",
-        f"- Time: {seconds['all'] / 60:.1f} minutes in all: "
-        + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if name != "all")
-        + ". (Captures and the trained model are used again where they exist.)",
+        f"- Time: {results.all['wall_seconds'] / 60:.1f} minutes ("
+        + ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items())
+        + f"), {results.all['processor_seconds'] / 60:.1f} minutes of processor time. Captures and "
+        "the trained model are used again where they exist.",
     ]
     if model.get("prior"):
         lines.append(f"- Language model: `{model['prior']}`.")

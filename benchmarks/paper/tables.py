@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+NOTHING = "-"  # where there are no cells
 Cell = dict[str, Any]
 Value = Callable[[Cell], float]
 
@@ -86,7 +87,7 @@ def gains(ours: Sequence[Cell], theirs: Sequence[Cell], value: Value) -> tuple[s
 def shown(value: Figure | None, undecodable: bool = False) -> str:
     """A table's cell; what no decoder can read is struck through."""
     if value is None:
-        return "–"
+        return NOTHING
     return f"~~{value}~~ †" if undecodable else str(value)
 
 
