@@ -18,9 +18,10 @@ pytest.importorskip("sklearn")
 # The benchmarks are scripts, not a package: their helpers are found by folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import helpers
 import numpy as np
 from paper import cells, codecs, draws, hex_text, lossy, released, report, run, tables
-from paper.hex_model import VOCAB, HexTransformer
+from paper.hex_model import VOCAB, HexTransformer, save_prior
 from paper.hex_text import Text
 from paper.settings import DEFAULT, QUICK, codec_jobs, lm_jobs
 
@@ -259,6 +260,39 @@ def test_slices_are_runs_of_the_gradient() -> None:
     assert torch.equal(draws.slices(vector[:100], 3000, seed=1), vector[:100])
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("text", [Text("none", None), Text("comma", 3), Text("iso-8859-1", None)])
+def test_sizes_are_code_lengths_and_a_container(tmp_path: Path, text: Text) -> None:
+    model = HexTransformer(32, 1)
+    torch.nn.init.zeros_(model.head.weight)
+    zeros = torch.tensor([token in ("0", "\0") for token in VOCAB])
+    model.head.bias.data = torch.where(zeros, 5.0, 0.0)
+    save_prior(model, tmp_path / "prior.pt")
+    files = run.priors_by_window(tmp_path / "prior.pt", (32, 64, 128), tmp_path, limit=64)
+    assert list(files) == [32, 64]
+    payload = torch.zeros(1024)
+    payload[::9] = torch.randn(114, generator=torch.Generator().manual_seed(3))
+    sizes, raw = cells.lm_sizes([payload, payload[:-1]], text, files[64], 64)
+    assert raw == [False, False]
+    tokens, lengths = cells.teacher_forced(payload, text, files[64], 64)
+    assert lengths.code / 8 < sizes[0] < lengths.code / 8 + 350
+    assert lengths.released < lengths.code < 0.6 * 8 * payload.nbytes
+    assert tokens == pytest.approx(
+        1024 * text.tokens_per_float(), abs=180
+    )  # none at a window's end
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_other_priors_are_asked_for_what_they_can(tmp_path: Path, portable: bool) -> None:
+    file = helpers.write_prior(tmp_path / "table.pt", context=64, portable=portable)
+    possible = run.possible(lm_jobs(DEFAULT), {DEFAULT.window: str(file)})
+    missing = {job.text.separator for job in {*lm_jobs(DEFAULT)} - {*possible}}
+    assert missing == {"iso-8859-1", "space"}  # the latter in longer and shorter windows
+    values = torch.randn(64, generator=torch.Generator().manual_seed(4))
+    _, lengths = cells.teacher_forced(values, Text("none", None), str(file), 64)
+    assert lengths.code / 8 < 1.6 * values.nbytes  # a wrong unit would take many times that
+
+
 # ---- the whole report ----------------------------------------------------------------------------
 
 
@@ -306,7 +340,7 @@ def test_captures_and_model_are_used_again(quick: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(run.hex_train, "train", never)
     stages = run.Stages(workers=0)
     files, training = run.capture_all(QUICK, quick.parent / "gradients", stages)
-    run.trained_prior(QUICK, training, quick.parent, stages)
+    run.trained_prior(QUICK, training, quick.parent)
     assert len(files["cifar10"]) == QUICK.draws
 
 

@@ -7,6 +7,7 @@ A job runs in a process of its own with one thread and returns cells, plain reco
 from __future__ import annotations
 
 import functools
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -210,6 +211,7 @@ def teacher_forced(
     symbols = vocabulary.symbols(text)
     count, code, by_formula = 0, 0.0, 0.0
     lane = lane_elements(payload, text, window)
+    nats = math.log(2) / module.units_per_octave  # of a unit of a logit
     with torch.inference_mode():
         for length, rows in windows(payload, text, window, lane).items():
             for part in _groups(rows, max(1, FORWARD_TOKENS // length)):
@@ -218,7 +220,7 @@ def teacher_forced(
                 ids = torch.cat([torch.full([len(part), 1], vocabulary.bos), ids[:, :-1]], 1)
                 logits = module(ids, torch.zeros([*ids.shape, 0]))[:, :, symbols]
                 coded = (tokens < len(symbols)).numpy()
-                shares = released.probabilities(logits.double().numpy()[coded])
+                shares = released.probabilities(nats * logits.double().numpy()[coded])
                 lengths = released.lengths(shares, tokens.numpy()[coded].astype(np.int64))
                 code, by_formula = code + lengths.code, by_formula + lengths.released
                 count += tokens.numel()

@@ -54,21 +54,15 @@ class Stages:
     def run(self, title: str, tasks: Tasks) -> list[Any]:
         """Calls every task, in processes of their own if there are workers; results in order."""
         results: list[Any] = [None] * len(tasks)
-        with self.progress(title, len(tasks)) as advance:
-            for index, result in self._results(tasks):
-                results[index] = result
-                advance(1)
-        return results
-
-    @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Shows a stage on stderr and keeps its time."""
         start = time.perf_counter()
         columns = [*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn()]
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda count: bar.advance(task, count)
+            task = bar.add_task(title, total=len(tasks))
+            for index, result in self._results(tasks):
+                results[index] = result
+                bar.advance(task)
         self.seconds[title] = round(time.perf_counter() - start, 1)
+        return results
 
     def _results(self, tasks: Tasks) -> Iterable[tuple[int, Any]]:
         if self.workers == 0:
@@ -124,9 +118,7 @@ def capture_all(
     return files, training
 
 
-def trained_prior(
-    settings: Settings, files: list[Path], out: Path, stages: Stages
-) -> tuple[Path, dict[str, Any]]:
+def trained_prior(settings: Settings, files: list[Path], out: Path) -> tuple[Path, dict[str, Any]]:
     """Trains the small transformer, unless the folder has it with the same settings and data."""
     notes = [path.with_suffix(".json").read_text() for path in files]
     recipe = [settings.train_batches, settings.width, settings.depth, *notes]
@@ -135,16 +127,9 @@ def trained_prior(
     if path.is_file() and note.is_file():
         return path, json.loads(note.read_text())
     vectors = [draws.flat(draws.load(file)) for file in files]
-    with stages.progress("language model", settings.train_batches) as advance:
-        facts: dict[str, Any] = hex_train.train(
-            vectors,
-            path,
-            steps=settings.train_batches,
-            width=settings.width,
-            depth=settings.depth,
-            on_step=lambda step, loss: advance(1),
-        )
-    facts["threads"] = torch.get_num_threads()
+    facts: dict[str, Any] = hex_train.train(
+        vectors, path, steps=settings.train_batches, width=settings.width, depth=settings.depth
+    )
     facts["floats"] = sum(vector.numel() for vector in vectors)
     note.write_text(json.dumps(facts))
     return path, facts
@@ -193,10 +178,18 @@ def run(settings: Settings, out: Path, workers: int, prior: Path | None = None) 
     start, busy, stages = time.perf_counter(), processor_seconds(), Stages(workers)
     out.mkdir(parents=True, exist_ok=True)
     files, training = capture_all(settings, out / "gradients", stages)
-    limit, facts = max(settings.windows), {"prior": prior.name if prior else None}
+    sources = tuple((data, tuple(paths)) for data, paths in files.items())
+    tasks: Tasks = [(run_job, (job, Inputs(sources, ()))) for job in codec_jobs(settings)]
+    # With one thread the weights do not depend on the number of cores; the other cores meanwhile
+    # measure what needs no model.
     if prior is None:
-        prior, facts = trained_prior(settings, training, out, stages)
+        (prior, facts), *found = stages.run(
+            "model, codecs", [(trained_prior, (settings, training, out)), *tasks]
+        )
+        limit = max(settings.windows)
     else:
+        found = stages.run("codecs", tasks)
+        facts = {"prior": prior.name}
         limit = int(torch.jit.load(prior).max_context)
     wanted = lm_jobs(settings)
     priors = priors_by_window(prior, {job.window for job in wanted}, out, limit)
@@ -205,11 +198,8 @@ def run(settings: Settings, out: Path, workers: int, prior: Path | None = None) 
     jobs = possible(wanted, priors)
     # The longest windows take longest: they go first, so that no core waits at the end.
     jobs.sort(key=lambda job: -job.window * job.raw_bytes)
-    jobs = codec_jobs(settings) + jobs
-    inputs = Inputs(
-        tuple((data, tuple(paths)) for data, paths in files.items()), tuple(priors.items())
-    )
-    found = stages.run("cells", [(run_job, (job, inputs)) for job in jobs])
+    inputs = Inputs(sources, tuple(priors.items()))
+    found += stages.run("language model", [(run_job, (job, inputs)) for job in jobs])
     results = {
         "settings": asdict(settings),
         "environment": environment(workers),
@@ -218,7 +208,7 @@ def run(settings: Settings, out: Path, workers: int, prior: Path | None = None) 
         "seconds": stages.seconds,
         "wall_seconds": round(time.perf_counter() - start, 1),
         "processor_seconds": round(processor_seconds() - busy, 1),
-        "left_out": len(wanted) + len(codec_jobs(settings)) - len(jobs),
+        "left_out": len(wanted) - len(jobs),
         "cells": [cell for cells in found for cell in cells],
     }
     path = out / "results.json"

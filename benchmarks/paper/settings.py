@@ -54,8 +54,8 @@ class Settings:
 DEFAULT = Settings()
 QUICK = Settings(
     draws=1,
-    slice_bytes=2048,
-    short_bytes=1024,
+    slice_bytes=1024,
+    short_bytes=512,
     window=64,
     windows=(64, 128),
     steps=(0, 1),
