@@ -15,6 +15,8 @@ probability, so that this begins at 0, and the token costs
 instead of -log2(p_k). All intervals begin at 0 and overlap, so nothing could tell them apart: their
 widths add up to more than 1, for sixteen equally likely digits to 1 + 1/2 + ... + 1/16 = 3.38. Such
 digits, which nothing can compress, are reported with log2(16!) / 16 = 2.77 bits of 4, or 69 %.
+A token "saves" -log2(S_k), on average 1.23 bits if all digits are equally likely and 1.42 if all
+bytes are: text with more tokens is reported smaller.
 
 The functions here evaluate both lengths on teacher-forced probabilities, restricted to the legal
 symbols (16 digits or 256 bytes, in the order of their values) as in our coder; separators cost
