@@ -63,6 +63,7 @@ class Results:
         self.cells: list[Cell] = results["cells"]
         self.settings: dict[str, Any] = results["settings"]
         size = self.settings["slice_bytes"]
+        self.chunk: int = next(cell["chunk"] for cell in self.cells if cell["chunk"])
         # Slices of two sizes of the same payload differ in their bytes, up to whole periods.
         self.slices = [cell for cell in self.cells if not cell["whole"]]
         self.long = [
@@ -93,7 +94,7 @@ class Results:
 def table1(results: Results) -> str:
     """Table 1: codecs, whole and in chunks, against the language model and its separators."""
     data = "cifar10"
-    chunk = next((cell["chunk"] for cell in results.cells if cell["chunk"]), 512)
+    chunk = results.chunk
     whole = [cell for cell in results.cells if cell["whole"]]
     rows = [
         [
@@ -157,15 +158,17 @@ def table3(results: Results) -> str:
                 *(shown(over(select(own, method=name), ratio)) for name in OURS),
             ]
         )
-        if lm and theirs:
-            improvements.append(
-                [
-                    title,
-                    codec,
-                    *gains(lm, theirs, ratio),
-                    *(f"~~{gain}~~ †" for gain in gains(lm, theirs, released_ratio)),
-                ]
-            )
+        for chunk in (results.chunk, None):
+            codec, theirs = best(results.codecs(own, chunk))
+            if lm and theirs:
+                improvements.append(
+                    [
+                        title,
+                        f"{codec}, {f'chunks of {chunk} bytes' if chunk else 'whole slice'}",
+                        *gains(lm, theirs, ratio),
+                        *(f"~~{gain}~~ †" for gain in gains(lm, theirs, released_ratio)),
+                    ]
+                )
         whole = [cell for cell in results.cells if cell["whole"] and cell["data"] == data]
         codec, theirs = best(results.codecs(whole))
         files.append(
@@ -258,7 +261,15 @@ def figure4(results: Results) -> str:
             ]
         )
     head = ["payload", "LM", "released formula", "the best codec", "the better of ours"]
-    heads = ["of fp32", "payload", "side", "with LM", "with codec", "with ours", "error"]
+    heads = [
+        "% of fp32",
+        "payload",
+        "side",
+        "with LM",
+        "with codec",
+        "with ours",
+        "error, % of norm",
+    ]
     return f"{markdown(head, relative)}\n\n{markdown(heads, total)}"
 
 
