@@ -113,6 +113,7 @@ def test_round_trip_of_one_stays_within_64_bytes(method: str, prior: Prior, tens
     ),
     bytes_per_group=st.sampled_from([None, 1, 2, 3, 4, 8]),
     byte_order=st.sampled_from(["big", "little"]),
+    window=st.sampled_from(["disjoint", "sliding"]),
     lane_elements=st.sampled_from([None, 1, 7, 64]),
     bypass=st.booleans(),
 )

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import prior_modules
 import pytest
 import torch
 from helpers import all_identical, frame_by_hand, gradient, identical
@@ -474,6 +475,27 @@ def test_another_prior(run, pt: Path, prior_file: Path, tmp_path_factory, bound_
     run("compress", "-m", "lmgc", "--prior", prior_file, pt)
     _, messages = run("decompress", "-f", "--prior", other, f"{pt}.lmgc", code=1)
     assert "prior" in messages
+
+
+def test_windows(run, pt: Path, prior_file: Path):
+    run("compress", "-m", "lmgc", "--prior", prior_file, "--window", "sliding", pt)
+    out, _ = run("info", "--json", f"{pt}.lmgc")
+    assert json.loads(out)["prior"]["window"] == "sliding"
+    run("test", "--prior", prior_file, f"{pt}.lmgc")
+    run("compress", "--window", "open", pt, code=2)
+
+
+def test_a_prior_that_fails(run, pt: Path, tmp_path: Path):
+    prior_modules.load(prior_modules.Raises(), tmp_path)
+    options = ("-m", "lmgc", "--prior", tmp_path / "Raises.pt", pt)
+    _, messages = run("compress", *options, code=1)
+    assert messages.count("\n") == 1
+    assert "model.pt: the prior's method 'forward' failed: " in messages
+    assert "no such luck" in messages
+    prior_modules.load(prior_modules.DropsOut(), tmp_path)
+    options = ("-m", "lmgc", "--prior", tmp_path / "DropsOut.pt", pt)
+    _, messages = run("compress", *options, code=2)
+    assert "two calls of this prior" in messages
 
 
 def test_info(run, pt: Path, tensors: dict[str, torch.Tensor]):

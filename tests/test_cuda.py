@@ -105,6 +105,7 @@ def test_context_features(dtype: torch.dtype, feature_prior: Prior, cuda_feature
     separator=st.sampled_from(["none", "space", "comma_space", "0x"]),
     bytes_per_group=st.sampled_from([None, 1, 2, 3, 4, 8]),
     byte_order=st.sampled_from(["big", "little"]),
+    window=st.sampled_from(["disjoint", "sliding"]),
     lane_elements=st.sampled_from([None, 1, 7, 64]),
     bypass=st.booleans(),
     dtype=st.sampled_from(FLOATS),
