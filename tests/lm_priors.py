@@ -52,7 +52,7 @@ HEXADECIMAL = (*"0123456789abcdef", "<bos>")
 
 
 class SeenPrior(nn.Module):
-    """Knows how often each digit followed the one before in tensors that it was shown.
+    """Knows how often high digits followed high digits, and low ones their own, in some tensors.
 
     With the feature `context` it has counts for each. If it is bound, a small recurrent network has
     its say too: sums of floats. `first` is the call of `step` after which it changes its mind from
@@ -89,10 +89,11 @@ class SeenPrior(nn.Module):
             for symbols, told in zip(*ops().residual_features(tensor, ["context"]), strict=True):
                 row = told[:, 0].long() * (self.place >= 0)
                 high, low = symbols.long() >> 4, symbols.long() & 15
-                one = torch.ones(len(row))
-                for before in range(17):
-                    counts.index_put_((row, one.long() * 0, one.long() * before, high), one, True)
-                counts.index_put_((row, one.long(), high, low), one, True)
+                one, start = torch.ones(len(row)), torch.full_like(row, 16)
+                before = torch.cat([start[:1], high[:-1]])
+                for place in (before, start):
+                    counts.index_put_((row, torch.zeros_like(row), place, high), one, True)
+                counts.index_put_((row, torch.ones_like(row), high, low), one, True)
         self.register_buffer("table", (torch.log2(counts) * 256).round())
         self.cell = nn.GRUCell(2 + len(features), 8)
         self.head = nn.Linear(8, 17)
@@ -112,37 +113,41 @@ class SeenPrior(nn.Module):
     def init_state(self, lanes: int) -> dict[str, list[Tensor]]:
         device = self.table.device
         count = torch.zeros([lanes], dtype=torch.int64, device=device)
-        return {"count": [count], "hidden": [torch.zeros([lanes, 8], device=device)]}
+        high = torch.full([lanes], 16, dtype=torch.int64, device=device)
+        return {"count": [count, high], "hidden": [torch.zeros([lanes, 8], device=device)]}
 
     @torch.jit.export
     def step(
         self, tokens: Tensor, features: Tensor, state: dict[str, list[Tensor]]
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
-        count, hidden = state["count"][0], state["hidden"][0]
-        logits = self.look_up(tokens, features, count)
+        count, high = state["count"][0], state["count"][1]
+        hidden = state["hidden"][0]
+        is_low = count % 2 == 1  # and the token before is the high digit of the same element
+        high = torch.where(is_low, tokens, high)
+        logits = self.look_up(high, features, is_low.long())
         place = torch.arange(17, device=tokens.device) % 3
         logits = logits + place * (features.sum(1, keepdim=True) % 3)
         self.calls += 1
         if self.first >= 0:
             logits = logits + place * 64 * min(max(self.calls - self.first, 0), 4)
         if not self.portable:
-            before = torch.stack([tokens / 16.0, (count % 2).float()], 1)
+            before = torch.stack([tokens / 16.0, is_low.float()], 1)
             hidden = self.cell(torch.cat([before, features / 64.0], 1), hidden)
             logits = logits + 16.0 * self.head(hidden)
-        return logits, {"count": [count + 1], "hidden": [hidden]}
+        return logits, {"count": [count + 1, high], "hidden": [hidden]}
 
-    def look_up(self, tokens: Tensor, features: Tensor, count: Tensor) -> Tensor:
-        row = torch.zeros_like(tokens)
+    def look_up(self, high: Tensor, features: Tensor, is_low: Tensor) -> Tensor:
+        row = torch.zeros_like(high)
         if self.place >= 0:
             row = features[:, self.place].long().clamp(0, 147)
-        return self.table[row, count % 2, tokens]
+        return self.table[row, is_low, high]
 
 
 class NotFinite(SeenPrior):
     """Has no number for the digit 8."""
 
-    def look_up(self, tokens: Tensor, features: Tensor, count: Tensor) -> Tensor:
-        logits = torch.zeros([tokens.size(0), 17], device=tokens.device)
+    def look_up(self, high: Tensor, features: Tensor, is_low: Tensor) -> Tensor:
+        logits = torch.zeros([high.size(0), 17], device=high.device)
         logits[:, 8] = float("nan")
         return logits
 
