@@ -73,6 +73,12 @@ def feature_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
 
 
 @pytest.fixture(scope="session")
+def residual_prior() -> Prior:
+    """The bundled prior of method lm."""
+    return Prior.load("residual")
+
+
+@pytest.fixture(scope="session")
 def bound_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
     """A prior that is not portable."""
     path = tmp_path_factory.mktemp("prior") / "bound.pt"

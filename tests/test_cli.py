@@ -18,6 +18,7 @@ import prior_modules
 import pytest
 import torch
 from helpers import all_identical, frame_by_hand, gradient, identical
+from lm_priors import paying
 
 import lmgc_torch
 from lmgc_torch import Prior, cli
@@ -192,6 +193,23 @@ def test_method_lmgc(run, pt: Path, tensors: dict[str, torch.Tensor], prior_file
     out, _ = run("info", f"{pt}.lmgc")
     assert "prior: fingerprint" in out
     run("test", "--prior", prior_file, f"{pt}.lmgc")
+
+
+def test_method_lm(run, tmp_path: Path, prior_file: Path):
+    """The bundled prior of the method is found on the way back, too."""
+    file, content = tmp_path / "a.pt", {"w": paying(), "count": torch.arange(50)}
+    torch.save(content, file)
+    run("compress", "-m", "lm", "--rm", file)
+    out, _ = run("info", f"{file}.lmgc")
+    assert out.splitlines()[1].split()[:5] == ["w", "bfloat16", "32x36", "lm", "1"]
+    assert "prior: fingerprint" in out
+    out, _ = run("info", "--json", f"{file}.lmgc")
+    assert list(json.loads(out)["tensors"][0]["sections"]) == ["side", "lanes", "tails"]
+    run("test", f"{file}.lmgc")
+    run("test", "--prior", "residual", f"{file}.lmgc")
+    run("test", "--prior", prior_file, f"{file}.lmgc", code=1)
+    run("decompress", f"{file}.lmgc")
+    same(file, content)
 
 
 @pytest.mark.parametrize("content", [gradient(5, 6), [gradient(3), torch.arange(4)], [], {}])
