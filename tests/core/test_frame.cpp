@@ -1,9 +1,12 @@
 // Frame headers: round trips and hostile bytes.
 #include "core/frame.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
+#include <string>
 #include <vector>
 
 #include "core/bytes.h"
@@ -110,6 +113,80 @@ TEST_CASE("a header is of the oldest version that can express it") {
 
   header.has_prior = false;  // what is not there needs no version
   REQUIRE(required_version(header) == 1);
+}
+
+TEST_CASE("method lm needs version 2 and a prior") {
+  FrameHeader header = sample(), read;
+  const auto old = frame_of(header, 116);
+  header.tensors[0].method = Method::lm;
+  REQUIRE(required_version(header) == 2);
+  const auto bytes = frame_of(header, 116);
+  REQUIRE(bytes[4] == 2);
+  REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::ok);
+  REQUIRE(read.version == 2);
+  REQUIRE(read.tensors[0].method == Method::lm);
+  REQUIRE(read.tensors[0].section_size == 100);
+
+  // A header of version 1, but for the method, is the same without the field for windows.
+  auto bad = old;
+  const std::uint8_t record[] = {static_cast<std::uint8_t>(DType::float32),
+                                 static_cast<std::uint8_t>(Method::lmgc),
+                                 3,
+                                 3,
+                                 5,
+                                 7};
+  const auto at = std::search(bad.begin(), bad.end(), std::begin(record), std::end(record));
+  REQUIRE(at != bad.end());
+  REQUIRE(bad.size() + 1 == bytes.size());
+  at[1] = static_cast<std::uint8_t>(Method::lm);
+  seal(bad, bad.size() - 116);
+  REQUIRE(bad[4] == 1);
+  REQUIRE(parse_header(bad.data(), bad.size(), bad.size(), read) == Status::bad_header);
+
+  header.has_prior = false;
+  REQUIRE(required_version(header) == 2);
+  bad = frame_of(header, 116);
+  REQUIRE(parse_header(bad.data(), bad.size(), bad.size(), read) == Status::bad_header);
+}
+
+TEST_CASE("only floats, and some of them, have method lm") {
+  FrameHeader header = sample(), read;
+  header.tensors.resize(1);
+  TensorRecord& record = header.tensors[0];
+  record.method = Method::lm;
+  record.sizes = {7, 4};
+  record.section_size = 28;
+  int floats = 0;
+  for (int dtype = 0; dtype < 256; ++dtype) {
+    CAPTURE(dtype);
+    record.dtype = static_cast<DType>(dtype);
+    const bool is_float = float_format(record.dtype).is_float();
+    floats += is_float;
+    const auto bytes = frame_of(header, 28);
+    REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) ==
+            (is_float ? Status::ok : Status::bad_header));
+  }
+  REQUIRE(floats == 4);
+  record.dtype = DType::float32;
+  record.sizes = {7, 0};
+  record.section_size = 0;
+  const auto empty = frame_of(header, 0);
+  REQUIRE(parse_header(empty.data(), empty.size(), empty.size(), read) == Status::bad_header);
+  record.sizes = {7, 4};
+  record.section_size = 113;  // more than the tensor itself
+  const auto large = frame_of(header, 113);
+  REQUIRE(parse_header(large.data(), large.size(), large.size(), read) == Status::bad_section);
+}
+
+TEST_CASE("methods have names, and codes beyond them are refused") {
+  REQUIRE(std::string(name(Method::lm)) == "lm");
+  FrameHeader header = sample(), read;
+  for (int method = methods; method < 256; ++method) {
+    header.tensors[0].method = static_cast<Method>(method);
+    REQUIRE(std::string(name(header.tensors[0].method)) == "unknown");
+    const auto bytes = frame_of(header, 116);
+    REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::bad_header);
+  }
 }
 
 TEST_CASE("every truncation and every flipped bit of a header is noticed") {
