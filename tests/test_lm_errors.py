@@ -89,15 +89,15 @@ def test_every_byte_changed_under_right_checksums(frame: bytes, residual_prior: 
     slow = Prior.load("residual").use_native(False)
     header_bytes = info(frame).header_bytes
     for position in range(10, len(frame)):
-        for change in (1, 0x10, 0x80, 0xFF):
+        for change in (1, 0xFF):
             damaged = bytearray(frame)
             damaged[position] ^= change
             check_hostile(frame, resealed(bytes(damaged)), residual_prior)
-        if position >= header_bytes and position % 29 == 0:
+        if position >= header_bytes and position % 97 == 0:
             check_hostile(frame, resealed(bytes(damaged)), slow)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_hostile_bytes_under_right_checksums(
     frame: bytes, residual_prior: Prior, data: st.DataObject
@@ -122,7 +122,7 @@ def test_both_engines_read_damaged_lanes_alike(frame: bytes, residual_prior: Pri
         except CorruptFrameError as error:
             return str(error)
 
-    for position in range(end - 150, end, 10):
+    for position in range(end - 150, end, 40):
         damaged = bytearray(frame)
         damaged[position] ^= 0x41
         outcome = says(resealed(bytes(damaged)), residual_prior)
