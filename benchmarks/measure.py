@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from peers import Peer
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import lmgc_torch
 
 Result = TypeVar("Result")
 PATIENCE = 20  # seconds
@@ -100,8 +103,22 @@ def best_of(function: Callable[[], Result], repeats: int) -> tuple[Result, float
     return result, best
 
 
-def measure_ours(data: str, tensors: Sequence[Tensor], method: str, *, repeats: int = 1) -> Row:
+def measure_ours(
+    data: str,
+    tensors: Sequence[Tensor],
+    method: str,
+    *,
+    repeats: int = 1,
+    prior: lmgc_torch.Prior | None = None,
+) -> Row:
     """Measures ``lmgc_torch.compress(tensors, method=method)``, with torch's current threads.
+
+    Args:
+        data: what the tensors are called.
+        tensors: what is compressed.
+        method: one of the library's.
+        repeats: calls of each, the best counts.
+        prior: instead of the bundled one.
 
     Raises:
         RuntimeError: if a tensor does not come back bit for bit.
@@ -109,8 +126,10 @@ def measure_ours(data: str, tensors: Sequence[Tensor], method: str, *, repeats: 
     import lmgc_torch
 
     whole = list(tensors)
-    packed, compressing = best_of(lambda: lmgc_torch.compress(whole, method=method), repeats)
-    back, decompressing = best_of(lambda: lmgc_torch.decompress(packed), repeats)
+    packed, compressing = best_of(
+        lambda: lmgc_torch.compress(whole, method=method, prior=prior), repeats
+    )
+    back, decompressing = best_of(lambda: lmgc_torch.decompress(packed, prior=prior), repeats)
     if not identical(whole, back):
         raise RuntimeError(f"{method} does not give back the tensors of {data}")
     size = raw_bytes(whole)

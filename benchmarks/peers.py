@@ -42,22 +42,22 @@ def peers(threads: int = 1) -> dict[str, Peer]:
         threads: threads of ZipNN and of the byte planes (one plane a thread).
     """
     table = {
-        "zlib-6": _plain(lambda data: zlib.compress(data, 6), zlib.decompress),
-        "xz-6": _plain(lambda data: lzma.compress(data, preset=6), lzma.decompress),
+        "zlib-6": plain(lambda data: zlib.compress(data, 6), zlib.decompress),
+        "xz-6": plain(lambda data: lzma.compress(data, preset=6), lzma.decompress),
         "byte planes + xz-6": _byte_planes(
             lambda plane: lzma.compress(plane, preset=6), lzma.decompress, threads
         ),
     }
-    if zstandard := _optional("zstandard"):
+    if zstandard := optional("zstandard"):
         # A context each: python-zstandard's must not be shared between threads.
         def unpack(data: bytes) -> bytes:
             return bytes(zstandard.ZstdDecompressor().decompress(data))
 
-        table["zstd-3"] = _plain(lambda data: zstandard.ZstdCompressor(3).compress(data), unpack)
+        table["zstd-3"] = plain(lambda data: zstandard.ZstdCompressor(3).compress(data), unpack)
         table["byte planes + zstd-1"] = _byte_planes(
             lambda plane: bytes(zstandard.ZstdCompressor(1).compress(plane)), unpack, threads
         )
-    if zipnn := _optional("zipnn"):
+    if zipnn := optional("zipnn"):
         table["ZipNN"] = _zipnn(zipnn, threads)
     order = ("zlib-6", "zstd-3", "xz-6", "byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
     return {name: table[name] for name in order if name in table}
@@ -81,7 +81,7 @@ def join_planes(planes: list[bytes]) -> bytes:
     return matrix.tobytes()
 
 
-def _plain(compress: Bytes, decompress: Bytes) -> Peer:
+def plain(compress: Bytes, decompress: Bytes) -> Peer:
     """Makes a peer that does not care about the dtype."""
     return Peer(lambda data, _: compress(data), lambda data, _: decompress(data))
 
@@ -128,7 +128,7 @@ def _zipnn(zipnn: Any, threads: int) -> Peer:
     return Peer(pack, unpack, frozenset(ZIPNN_DTYPES))
 
 
-def _optional(package: str) -> Any:
+def optional(package: str) -> Any:
     """Imports a package, or says that its peer drops out and returns None."""
     try:
         return importlib.import_module(package)

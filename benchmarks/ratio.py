@@ -17,7 +17,7 @@ from pathlib import Path
 from measure import Row, load, measure_ours, measure_peer, table, write_json
 from peers import PEERS
 
-METHODS = ("planes", "scale", "lowrank", "auto", "lmgc")
+METHODS = ("planes", "scale", "lowrank", "auto", "lm", "lmgc")
 
 
 def rows_of(path: Path, methods: list[str], with_peers: bool) -> list[Row]:

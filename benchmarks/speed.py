@@ -9,12 +9,16 @@ when they are first asked for. Everything is measured in one run, the best of se
 two of what is slow), and compared bit for bit. "extra MB" is how far the memory of
 a fresh process rises above its level before the call while it compresses, output included; a small
 call beforehand has loaded the library and its prior.
+
+Behind `lm` stand three rows more: `lm` through the prior's TorchScript module, and for both what
+the language model alone takes, features, network and coder: the time of `lm` less `lowrank`'s.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -39,7 +43,7 @@ from measure import (
 from peers import peers
 from torch import Tensor
 
-METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lmgc")
+METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lm", "lmgc")
 PEERS = ("byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
 DATA = Path(__file__).parent / "data"
 REPORT = DATA / "report"
@@ -107,6 +111,7 @@ def rows_of(
     data, tensors = workload.name, workload.tensors()
     rows = [measure_ours(data, tensors, method, repeats=repeats) for method in methods]
     dtypes = {tensor.dtype for tensor in tensors}
+    models = model_rows(data, tensors, rows) if {"lm", "lowrank"} <= set(methods) else []
     for name, peer in peers(threads).items():
         if name in PEERS and peer.takes(dtypes):
             rows.append(measure_peer(data, tensors, name, peer, repeats=repeats, threads=threads))
@@ -115,7 +120,35 @@ def rows_of(
             replace(row, extra_memory_mb=extra_memory(workload, row.method, threads))
             for row in rows
         ]
-    return [*rows, measure_memcpy(data, tensors, repeats)]
+    return [*rows, *models, measure_memcpy(data, tensors, repeats)]
+
+
+def model_rows(data: str, tensors: list[Tensor], rows: list[Row]) -> list[Row]:
+    """Measures the language model of `lm` apart from what `lowrank` does, and in TorchScript."""
+    import lmgc_torch
+
+    prior = lmgc_torch.Prior.load("residual")
+    prior.use_native(False)
+    script = measure_ours(data, tensors, "lm", prior=prior)
+    measured = {row.method: row for row in rows}
+    native, less = measured["lm"], measured["lowrank"]
+    result = [replace(script, method="lm, TorchScript")]
+    for row, name in ((native, "its model"), (script, "its model, TorchScript")):
+        result.append(
+            replace(
+                row,
+                method=name,
+                compress_mb_s=rate_without(row.compress_mb_s, less.compress_mb_s),
+                decompress_mb_s=rate_without(row.decompress_mb_s, less.decompress_mb_s),
+            )
+        )
+    return result
+
+
+def rate_without(whole: float, part: float) -> float:
+    """Returns the rate of what a whole does beside a part of it; all in MB/s."""
+    seconds = 1 / whole - 1 / part
+    return 1 / seconds if seconds > 0 else math.inf
 
 
 def extra_memory(workload: Workload, method: str, threads: int) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import helpers
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from lmgc_torch import Prior
@@ -35,6 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small work on many threads is slow where other processes want the processors too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small portable prior with every separator in its vocabulary."""
@@ -59,6 +70,12 @@ def feature_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
     path = tmp_path_factory.mktemp("prior") / "features.pt"
     names = ["digit", "exponent_bits", "reference", "left1.level", "above.value"]
     return Prior.load(helpers.write_prior(path, features=names))
+
+
+@pytest.fixture(scope="session")
+def residual_prior() -> Prior:
+    """The bundled prior of method lm."""
+    return Prior.load("residual")
 
 
 @pytest.fixture(scope="session")

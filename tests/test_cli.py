@@ -14,9 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import prior_modules
 import pytest
 import torch
 from helpers import all_identical, frame_by_hand, gradient, identical
+from lm_priors import paying
 
 import lmgc_torch
 from lmgc_torch import Prior, cli
@@ -191,6 +193,23 @@ def test_method_lmgc(run, pt: Path, tensors: dict[str, torch.Tensor], prior_file
     out, _ = run("info", f"{pt}.lmgc")
     assert "prior: fingerprint" in out
     run("test", "--prior", prior_file, f"{pt}.lmgc")
+
+
+def test_method_lm(run, tmp_path: Path, prior_file: Path):
+    """The bundled prior of the method is found on the way back, too."""
+    file, content = tmp_path / "a.pt", {"w": paying(), "count": torch.arange(50)}
+    torch.save(content, file)
+    run("compress", "-m", "lm", "--rm", file)
+    out, _ = run("info", f"{file}.lmgc")
+    assert out.splitlines()[1].split()[:5] == ["w", "bfloat16", "32x36", "lm", "1"]
+    assert "prior: fingerprint" in out
+    out, _ = run("info", "--json", f"{file}.lmgc")
+    assert list(json.loads(out)["tensors"][0]["sections"]) == ["side", "lanes", "tails"]
+    run("test", f"{file}.lmgc")
+    run("test", "--prior", "residual", f"{file}.lmgc")
+    run("test", "--prior", prior_file, f"{file}.lmgc", code=1)
+    run("decompress", f"{file}.lmgc")
+    same(file, content)
 
 
 @pytest.mark.parametrize("content", [gradient(5, 6), [gradient(3), torch.arange(4)], [], {}])
@@ -474,6 +493,27 @@ def test_another_prior(run, pt: Path, prior_file: Path, tmp_path_factory, bound_
     run("compress", "-m", "lmgc", "--prior", prior_file, pt)
     _, messages = run("decompress", "-f", "--prior", other, f"{pt}.lmgc", code=1)
     assert "prior" in messages
+
+
+def test_windows(run, pt: Path, prior_file: Path):
+    run("compress", "-m", "lmgc", "--prior", prior_file, "--window", "sliding", pt)
+    out, _ = run("info", "--json", f"{pt}.lmgc")
+    assert json.loads(out)["prior"]["window"] == "sliding"
+    run("test", "--prior", prior_file, f"{pt}.lmgc")
+    run("compress", "--window", "open", pt, code=2)
+
+
+def test_a_prior_that_fails(run, pt: Path, tmp_path: Path):
+    prior_modules.load(prior_modules.Raises(), tmp_path)
+    options = ("-m", "lmgc", "--prior", tmp_path / "Raises.pt", pt)
+    _, messages = run("compress", *options, code=1)
+    assert messages.count("\n") == 1
+    assert "model.pt: the prior's method 'forward' failed: " in messages
+    assert "no such luck" in messages
+    prior_modules.load(prior_modules.DropsOut(), tmp_path)
+    options = ("-m", "lmgc", "--prior", tmp_path / "DropsOut.pt", pt)
+    _, messages = run("compress", *options, code=2)
+    assert "two calls of this prior" in messages
 
 
 def test_info(run, pt: Path, tensors: dict[str, torch.Tensor]):

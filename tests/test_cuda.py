@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from helpers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_priors import SeenPrior, loaded, low_rank, paying, with_dead_lines
 
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
 from lmgc_torch import prior as prior_module
@@ -34,7 +36,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 every_method = pytest.mark.parametrize("method", [*METHODS, "scale", "lowrank"])
 # These fit a prediction in floating point: each device has its own, and reads the other's.
-OWN_FITS = ("auto", "lowrank")
+OWN_FITS = ("auto", "lowrank", "lm")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,7 @@ def test_context_features(dtype: torch.dtype, feature_prior: Prior, cuda_feature
     separator=st.sampled_from(["none", "space", "comma_space", "0x"]),
     bytes_per_group=st.sampled_from([None, 1, 2, 3, 4, 8]),
     byte_order=st.sampled_from(["big", "little"]),
+    window=st.sampled_from(["disjoint", "sliding"]),
     lane_elements=st.sampled_from([None, 1, 7, 64]),
     bypass=st.booleans(),
     dtype=st.sampled_from(FLOATS),
@@ -248,6 +251,79 @@ def test_info_is_the_same(method: str, prior: Prior, cuda_prior: Prior):
     assert str(info(frame)) == str(info(frame.cpu()))
 
 
+# ---- method lm -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def residual_priors(residual_prior: Prior) -> tuple[Prior, Prior]:
+    return residual_prior, copy.deepcopy(residual_prior).to("cuda")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("lane_elements", [None, 100])
+def test_lm_without_predictions(
+    dtype: torch.dtype, lane_elements: int | None, residual_priors: tuple[Prior, Prior]
+):
+    """Nothing is fitted: the bytes are the same."""
+    tensors = [
+        low_rank(64, 300, rank=0, noise=1.0, dtype=dtype),
+        low_rank(9000, rank=0, noise=1.0, dtype=dtype),
+        low_rank(48, 32, 3, 3, rank=0, noise=1.0, dtype=dtype).relu(),
+        with_dead_lines(low_rank(100, 90, rank=0, noise=1.0, dtype=dtype)),
+        torch.zeros(30, 40, dtype=dtype),
+        torch.empty(0, 3, dtype=dtype),
+    ]
+    frames = check(tensors, residual_priors, method="lm", lane_elements=lane_elements)
+    if lane_elements is None:
+        assert "lm" in {tensor.method for tensor in info(frames[0]).tensors}
+    assert torch.equal(frames[0], frames[1].cpu())
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_lm_with_predictions(dtype: torch.dtype, residual_priors: tuple[Prior, Prior]):
+    """Each device has its own, and reads the other's."""
+    tensors = [
+        low_rank(64, 300, dtype=dtype),
+        low_rank(48, 32, 3, 3, dtype=dtype),
+        with_dead_lines(low_rank(100, 90, dtype=dtype)),
+        low_rank(20, 70_000, rank=1, dtype=dtype),
+    ]
+    for frame in check(tensors, residual_priors, method="lm"):
+        methods = [tensor.method for tensor in info(frame).tensors]
+        assert methods[:2] == ["lm", "lm"]
+        assert op_info(frame) == op_info(frame.cpu())
+
+
+def test_both_engines_of_lm(residual_priors: tuple[Prior, Prior]):
+    tensors = [paying().cuda(), low_rank(64, 300).cuda()]
+    fast = residual_priors[1]
+    slow = copy.deepcopy(fast).use_native(False)
+    assert (fast.native, slow.native) == (True, False)
+    frames = [compress(tensors, method="lm", prior=p, lane_elements=300) for p in (fast, slow)]
+    assert torch.equal(*frames)
+    for prior in (fast, slow):
+        assert all_identical(decompress(frames[0], prior=prior), tensors)
+
+
+def test_lm_finds_its_prior():
+    frame = compress(paying().cuda(), method="lm")
+    assert info(frame).method == "lm"
+    assert identical(decompress(frame), paying().cuda())
+    assert identical(decompress(frame.cpu()), paying())
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_lm_with_another_prior(portable: bool, tmp_path: Path):
+    tensors = [paying(), low_rank(64, 300)]
+    here = loaded(SeenPrior(tensors, ["digit", "context"], portable=portable), tmp_path)
+    there = copy.deepcopy(here).to("cuda")
+    moved = [tensor.cuda() for tensor in tensors]
+    frame = compress(moved, method="lm", prior=there, lane_elements=100)
+    assert all_identical(decompress(frame, prior=there), moved)
+    if portable:
+        assert all_identical(decompress(frame.cpu(), prior=here), tensors)
+
+
 # ---- priors and devices --------------------------------------------------------------------------
 
 
@@ -283,7 +359,8 @@ def test_files_are_loaded_to_the_data_s_device(tmp_path):
 
 
 @pytest.mark.skipif(
-    prior_module.DEFAULT not in prior_module.bundled(), reason="the default prior is not bundled"
+    prior_module.DEFAULTS["lmgc"] not in prior_module.bundled(),
+    reason="the default prior is not bundled",
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_default_prior_is_portable(dtype: torch.dtype):
@@ -308,10 +385,15 @@ def test_a_bound_prior_decodes_on_its_device_only(bound_prior: Prior):
 # ---- damaged frames ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["raw", "planes", "lmgc", "scale", "lowrank"])
-def test_damaged_frames(method: str, prior: Prior, cuda_prior: Prior):
+@pytest.mark.parametrize("method", ["raw", "planes", "lm", "lmgc", "scale", "lowrank"])
+def test_damaged_frames(
+    method: str, prior: Prior, cuda_prior: Prior, residual_priors: tuple[Prior, Prior]
+):
     """What the CPU says of a damaged frame, CUDA says too, and survives it."""
     tensors = [gradient(8, 40), gradient(100, dtype=torch.bfloat16)]
+    if method == "lm":
+        tensors[1] = paying()
+        prior, cuda_prior = residual_priors
     if method == "lowrank":
         tensors = [batch_gradient(64, 90, rank=1, dtype=torch.bfloat16)]
     frame = to_bytes(compress(tensors, method=method, prior=prior, lane_elements=100))

@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FRAME_METHODS = ["raw", "planes", "scale", "lowrank", "lmgc"]
 
 
@@ -75,15 +77,6 @@ def check_hostile(frame: bytes, hostile: bytes, prior: Prior) -> None:
         return
     if hostile[10 : header_bytes - 16] == frame[10 : header_bytes - 16]:
         assert all_identical(back, decompress(frame, prior=prior))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small work on many threads is slow where other processes want the processors too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---- damaged frames ------------------------------------------------------------------------------
@@ -476,7 +469,7 @@ def test_unsupported_tensors(name: str):
         (
             {"method": "zip"},
             ValueError,
-            "'zip'; it must be one of 'auto', 'raw', .*'lowrank', 'lmgc'",
+            "'zip'; it must be one of 'auto', 'raw', .*'lowrank', 'lm', 'lmgc'",
         ),
         ({"method": None}, ValueError, "'lmgc'"),
         ({"separator": "tab"}, ValueError, "'semicolon'"),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 from helpers import FLOATS, METHODS, all_identical, gradient, identical, op_info, ops
+from lm_priors import paying
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lmgc_torch
 from lmgc_torch import Prior
+from lmgc_torch.api import NEEDS_PRIOR
 
 OPS = ops()
 TESTS = (
@@ -41,16 +44,35 @@ KNOWN_FAILURES = {
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },
     **{
+        ("residual_features", False, test): (
+            "how many matrices a tensor has depends on its elements, which a trace does not have"
+        )
+        for test in ("test_faketensor", "test_aot_dispatch_dynamic")
+    },
+    **{
         ("info", False, test): "returns a str that stands in the bytes, which a trace does not have"
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },
 }
 
 
-def arguments(operator: str, with_prior: bool, prior: Prior) -> tuple[tuple, dict]:
-    handle = prior.handle if with_prior else None
-    method = "lmgc" if with_prior else "planes"
-    tensors = [gradient(8, 40), torch.arange(5), torch.empty(0, 2)]
+PriorOf = Callable[[str], Prior]
+
+
+@pytest.fixture(scope="session")
+def prior_of(prior: Prior, residual_prior: Prior) -> PriorOf:
+    """A prior that suits a method; for those that need none, any."""
+    return lambda method: residual_prior if method == "lm" else prior
+
+
+every_method = pytest.mark.parametrize("method", [*METHODS, "lm"])
+
+
+def arguments(operator: str, method: str, prior: Prior) -> tuple[tuple, dict]:
+    handle = prior.handle if method in NEEDS_PRIOR else None
+    tensors = [gradient(8, 40), torch.arange(5), torch.empty(0, 2), paying()]
+    if operator == "residual_features":
+        return (tensors[0], ["digit", "width"]), {}
     if operator.startswith("compress"):
         return (tensors, handle), {"method": method}
     frame = OPS.compress(tensors, handle, method=method)
@@ -59,23 +81,23 @@ def arguments(operator: str, with_prior: bool, prior: Prior) -> tuple[tuple, dic
 
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.parametrize(
-    ("operator", "with_prior"),
+    ("operator", "method"),
     [
-        ("compress", False),
-        ("compress", True),
-        ("compress.prior", True),
-        ("decompress", False),
-        ("decompress", True),
-        ("info", False),
+        *(("compress", method) for method in ("planes", "lm", "lmgc")),
+        *(("compress.prior", method) for method in ("lm", "lmgc")),
+        *(("decompress", method) for method in ("planes", "lm", "lmgc")),
+        ("info", "lm"),
+        ("residual_features", "lm"),
     ],
 )
 def test_opcheck(
-    operator: str, with_prior: bool, test: str, prior: Prior, request: pytest.FixtureRequest
+    operator: str, method: str, test: str, prior_of: PriorOf, request: pytest.FixtureRequest
 ):
+    with_prior = method in NEEDS_PRIOR and operator not in ("info", "residual_features")
     reason = KNOWN_FAILURES.get((operator, with_prior, test))
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason))
-    args, kwargs = arguments(operator, with_prior, prior)
+    args, kwargs = arguments(operator, method, prior_of(method))
     name, _, overload = operator.partition(".")
     checked = getattr(getattr(OPS, name), overload or "default")
     torch.library.opcheck(checked, args, kwargs, test_utils=test)
@@ -102,9 +124,9 @@ def test_schemas_are_as_documented():
     assert str(OPS.info.default._schema) == "lmgc::info(Tensor data) -> str"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_operators_alone(method: str, prior: Prior):
-    tensors = [gradient(8, 40), torch.tensor(2, dtype=torch.int8)]
+@every_method
+def test_operators_alone(method: str, prior_of: PriorOf):
+    tensors, prior = [gradient(8, 40), torch.tensor(2, dtype=torch.int8)], prior_of(method)
     frame = OPS.compress(tensors, prior.handle, method=method, metadata="mine")
     assert all_identical(OPS.decompress(frame, prior.handle), tensors)
     about = op_info(frame)
@@ -164,16 +186,17 @@ def test_compile_compress_in_one_graph(method: str):
 
 
 @pytest.mark.parametrize("fullgraph", [True, False])
-def test_compile_compress_with_a_prior(fullgraph: bool, prior: Prior):
-    handle = prior.handle
+@pytest.mark.parametrize("method", ["lm", "lmgc"])
+def test_compile_compress_with_a_prior(method: str, fullgraph: bool, prior_of: PriorOf):
+    handle = prior_of(method).handle
 
     def in_one_graph(x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.lmgc.compress.prior([x * 2], handle)
+        return torch.ops.lmgc.compress.prior([x * 2], handle, method=method)
 
     def function(x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.lmgc.compress([x * 2], handle, method="lmgc")
+        return torch.ops.lmgc.compress([x * 2], handle, method=method)
 
-    x = gradient(20, 20)
+    x = paying() if method == "lm" else gradient(20, 20)
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         frame = compiled(in_one_graph if fullgraph else function, fullgraph=fullgraph)(x)
     assert torch.equal(frame, function(x))
@@ -225,8 +248,10 @@ def test_compile_breaks_the_graph_at_info():
     assert identical(compiled(function)(x), function(x))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_compile_the_python_face(method: str, prior: Prior):
+@every_method
+def test_compile_the_python_face(method: str, prior_of: PriorOf):
+    prior = prior_of(method)
+
     def function(x: torch.Tensor) -> torch.Tensor:
         frame = lmgc_torch.compress({"x": x * 2}, method=method, prior=prior)
         back = lmgc_torch.decompress(frame, prior=prior)
@@ -268,9 +293,10 @@ def test_the_interpreter_runs_on_while_an_operator_works(prior: Prior):
     assert counted[0] - while_compressing > 10 * seconds  # of about 2000 a second
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_several_threads_at_once(method: str, prior: Prior):
-    tensors = [[gradient(30, 40, seed=seed)] for seed in range(4)]
+@every_method
+def test_several_threads_at_once(method: str, prior_of: PriorOf):
+    prior = prior_of(method)
+    tensors = [[gradient(30, 40, seed=seed), paying()] for seed in range(4)]
     expected = [OPS.compress(given, prior.handle, method=method) for given in tensors]
     wrong: list[object] = []
 

@@ -557,9 +557,20 @@ INDEX: dict[str, Any] = {
 }
 
 
+PriorOf = Callable[[str], BothPriors]
+
+
 @pytest.fixture(scope="module")
-def golden_prior() -> BothPriors:
-    return BothPriors(golden.PRIOR)
+def golden_prior(tmp_path_factory: pytest.TempPathFactory) -> PriorOf:
+    """The prior of a golden frame of that name."""
+    files = golden.prior_files(tmp_path_factory.mktemp("golden"))
+    priors = {begin: BothPriors(file) for begin, file in files.items()}
+
+    def prior_of(name: str) -> BothPriors:
+        name = name.split("_", 1)[1]
+        return next(prior for begin, prior in priors.items() if name.startswith(begin))
+
+    return prior_of
 
 
 def golden_tensors(name: str) -> list[Tensor]:
@@ -581,13 +592,13 @@ def test_golden_files_are_there():
 
 
 @pytest.mark.parametrize("name", INDEX)
-def test_golden_frames_decode(name: str, golden_prior: BothPriors):
+def test_golden_frames_decode(name: str, golden_prior: PriorOf):
     frame = (GOLDEN / f"{name}.lmgc").read_bytes()
     assert name.startswith(f"v{info(frame).version}_")
-    tensors = golden_tensors(name)
-    back = decompress(frame, prior=golden_prior.operators)
+    tensors, prior = golden_tensors(name), golden_prior(name)
+    back = decompress(frame, prior=prior.operators)
     assert helpers.all_identical(back, tensors)
-    assert [one.data for one in ref.decode(frame, golden_prior.module)] == [
+    assert [one.data for one in ref.decode(frame, prior.module)] == [
         to_bytes(bits(tensor)) for tensor in tensors
     ]
     about = [tensor.method for tensor in info(frame).tensors]
@@ -595,10 +606,11 @@ def test_golden_frames_decode(name: str, golden_prior: BothPriors):
 
 
 @pytest.mark.parametrize("name", [name for name in INDEX if "lowrank" not in name])
-def test_golden_frames_are_written_again(name: str, golden_prior: BothPriors):
+def test_golden_frames_are_written_again(name: str, golden_prior: PriorOf):
     """Not a promise of the format: a better encoder may change this, and then says so here.
 
     What low-rank factors are found depends on the machine's linear algebra.
     """
-    frame = compress(golden_tensors(name), prior=golden_prior.operators, **INDEX[name]["options"])
+    prior = golden_prior(name).operators
+    frame = compress(golden_tensors(name), prior=prior, **INDEX[name]["options"])
     assert to_bytes(frame) == (GOLDEN / f"{name}.lmgc").read_bytes()

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from lmgc_torch import Prior, PriorMismatchError, compress, decompress, info
 from lmgc_torch import reference as ref
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def check(tensors: Sequence[Tensor], prior: Prior, **options: object) -> list[str]:
     """Compresses and decompresses; returns the methods."""
@@ -74,7 +76,7 @@ def twins(folder: Path, vocab: list[str], features: list[str], context: int) -> 
     return priors
 
 
-@pytest.mark.parametrize("context", [1, 3, 7, 16, 40, 1000])
+@pytest.mark.parametrize("context", [1, 9, 40, 1000])
 @pytest.mark.parametrize(
     ("separator", "group", "order"),
     [
@@ -94,12 +96,12 @@ def test_forward_and_steps_slide_alike(
     vocab = BYTE_VOCAB if separator == "iso-8859-1" else HEX_VOCAB
     portable, bound = twins(tmp_path, vocab, features, context)
     tensors = [
-        gradient(20, 24).half().float(),
-        gradient(150, dtype=torch.bfloat16),
-        gradient(7, 20, dtype=torch.float64).bfloat16().double(),
-        torch.arange(200, dtype=torch.int16) % 3,
+        gradient(10, 24).half().float(),
+        gradient(90, dtype=torch.bfloat16),
+        gradient(5, 16, dtype=torch.float64).bfloat16().double(),
+        torch.arange(70, dtype=torch.int16) % 3,
     ]
-    for lane_elements in (1, 5, 64, 137):
+    for lane_elements in (5, 100):
         options = {
             "method": "lmgc",
             "separator": separator,
@@ -196,7 +198,7 @@ def test_models_with_a_state(module: type[nn.Module], window: str, tmp_path: Pat
 def test_a_bound_frame_says_what_it_is_bound_to(module: type[nn.Module], tmp_path: Path):
     prior = modules.load(module(), tmp_path)
     x = gradient(600).half().float()
-    frame = compress(x, method="lmgc", prior=prior)
+    frame = compress(x, method="lmgc", prior=prior, lane_elements=60)
     about = info(frame).prior
     assert about["portable"] is False
     threads = torch.get_num_threads()
@@ -226,7 +228,7 @@ def test_tensors_that_end_up_raw_leave_the_batch(tmp_path: Path):
     generator = torch.Generator().manual_seed(1)
     noise = torch.randint(-(2**31), 2**31, (500,), generator=generator).int().view(torch.float32)
     tensors = [gradient(400), noise, gradient(300, seed=2), noise[:90], gradient(200, seed=3)]
-    for lane_elements in (64, None):  # what does not decode would not be of this method
+    for lane_elements in (64, 170):  # what does not decode would not be of this method
         methods = check(tensors, prior, lane_elements=lane_elements)
         assert methods == ["lmgc", "raw", "lmgc", "raw", "lmgc"]
     assert check([noise, noise[:90]], prior) == ["raw", "raw"]
@@ -240,9 +242,9 @@ def test_what_does_not_decode_is_coded_without_the_prior(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     """The prior changes in the middle of what it codes, long after it was tried."""
-    prior = modules.load(modules.Remembers(first=1000), tmp_path)
+    prior = modules.load(modules.Remembers(first=500), tmp_path)
     tensors = [gradient(40, 30), gradient(200, dtype=torch.bfloat16)]
-    frame = compress(tensors, method="lmgc", prior=prior, window="sliding")
+    frame = compress(tensors, method="lmgc", prior=prior, window="sliding", lane_elements=150)
     warning = capfd.readouterr().err
     assert "does not compute the same probabilities twice" in warning
     assert "'auto'" in warning

@@ -86,8 +86,6 @@ DigitGeometry digit_geometry(std::int64_t columns, std::int64_t taps, DigitKind 
   for (int n = 0; n < digit_neighbours; ++n) {
     geometry.offset[n] =
         static_cast<std::int32_t>(std::clamp<std::int64_t>(offsets[n], 0, INT32_MAX));
-    geometry.reach =
-        geometry.offset[n] < 1 ? INT32_MAX : std::max(geometry.reach, geometry.offset[n]);
   }
   return geometry;
 }

@@ -116,7 +116,6 @@ struct DigitGeometry {
   bool flat = false;
   std::int32_t slowness = 4;  // of the adaptive prediction: how far its steps are shifted down
   std::int32_t offset[digit_neighbours] = {};  // how many symbols back; below 1: never there
-  std::int32_t reach = 0;  // from this position of a lane on all are there; INT32_MAX: never
 };
 
 // `taps` as far as it suits the columns.
@@ -236,38 +235,39 @@ struct LaneContext {
   // Fills `seen`, and the neighbours' values and magnitudes of the inputs.
   LMGC_HD void look_around(std::int8_t* out) {
     const std::int32_t* const offset = geometry->offset;
+    // Without a branch: where lanes are short, rows above come into reach at every other position.
+    const Trace missing{0, std::int8_t{usual_magnitude}};
+    const auto trace = [&](int n) {
+      const bool there = offset[n] > 0 && offset[n] <= position;
+      return there ? traces + (position - offset[n]) : &missing;
+    };
 #if defined(LMGC_DIGIT_SSE2)
-    if (position >= geometry->reach) {
-      const auto trace = [&](int n) {
-        std::int16_t both;
-        memcpy(&both, traces + position - offset[n], sizeof both);
-        return both;
+    __m128i half[2];
+    for (int h = 0; h < 2; ++h) {
+      const auto both = [&](int n) {
+        std::int16_t bits;
+        memcpy(&bits, trace(8 * h + n), sizeof bits);
+        return bits;
       };
-      __m128i half[2];
-      for (int h = 0; h < 2; ++h) {
-        const int n = 8 * h;
-        half[h] = _mm_set_epi16(trace(n + 7), trace(n + 6), trace(n + 5), trace(n + 4),
-                                trace(n + 3), trace(n + 2), trace(n + 1), trace(n));
-      }
-      const auto value = [](__m128i both) { return _mm_srai_epi16(_mm_slli_epi16(both, 8), 8); };
-      const auto magnitude = [](__m128i both) { return _mm_srai_epi16(both, 8); };
-      const __m128i low = value(half[0]), high = value(half[1]);
-      _mm_store_si128(reinterpret_cast<__m128i*>(seen), low);
-      _mm_store_si128(reinterpret_cast<__m128i*>(seen) + 1, high);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(low, high));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + digit_neighbours),
-                       _mm_packs_epi16(magnitude(half[0]), magnitude(half[1])));
-      return;
+      half[h] =
+          _mm_set_epi16(both(7), both(6), both(5), both(4), both(3), both(2), both(1), both(0));
+    }
+    const auto value = [](__m128i both) { return _mm_srai_epi16(_mm_slli_epi16(both, 8), 8); };
+    const auto magnitude = [](__m128i both) { return _mm_srai_epi16(both, 8); };
+    const __m128i low = value(half[0]), high = value(half[1]);
+    _mm_store_si128(reinterpret_cast<__m128i*>(seen), low);
+    _mm_store_si128(reinterpret_cast<__m128i*>(seen) + 1, high);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(low, high));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + digit_neighbours),
+                     _mm_packs_epi16(magnitude(half[0]), magnitude(half[1])));
+#else
+    for (int n = 0; n < digit_neighbours; ++n) {
+      const Trace own = *trace(n);
+      seen[n] = own.value;
+      out[n] = own.value;
+      out[digit_neighbours + n] = own.magnitude;
     }
 #endif
-    for (int n = 0; n < digit_neighbours; ++n) {
-      const bool there = offset[n] > 0 && offset[n] <= position;
-      const Trace trace =
-          there ? traces[position - offset[n]] : Trace{0, std::int8_t{usual_magnitude}};
-      seen[n] = trace.value;
-      out[n] = trace.value;
-      out[digit_neighbours + n] = trace.magnitude;
-    }
   }
 
   // The adaptive prediction: least mean squares over the neighbours' values, in integers.

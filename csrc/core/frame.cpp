@@ -73,6 +73,12 @@ bool read_text(ByteReader& in, std::string& text) {
   return is_utf8(text);
 }
 
+// Digits of residuals are no text: nothing may be said of how it is written.
+bool suits_lm(const PriorBlock& prior) {
+  return prior.serialize.separator == Separator::none && prior.serialize.bytes_per_group == 0 &&
+         prior.serialize.byte_order == ByteOrder::big && prior.window == WindowKind::disjoint;
+}
+
 bool read_prior(ByteReader& in, PriorBlock& prior, std::uint8_t version) {
   const auto separator = in.fixed<std::uint8_t>();
   const auto group = in.fixed<std::uint8_t>();
@@ -218,17 +224,19 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   if (!in.ok() || count > in.left() / least_record) return Status::bad_header;
   header.tensors.resize(static_cast<std::size_t>(count));
   std::uint64_t offset = header_size;
-  bool uses_prior = false;
+  bool uses_prior = false, uses_lm = false;
   for (TensorRecord& record : header.tensors) {
     const Status status = read_record(in, record);
     if (status != Status::ok) return status == Status::truncated ? Status::bad_header : status;
     if (record.method == Method::lm && header.version < 2) return Status::bad_header;
+    uses_lm = uses_lm || record.method == Method::lm;
     uses_prior = uses_prior || record.method == Method::lmgc || record.method == Method::lm;
     record.section_offset = offset;
     if (record.section_size > size - offset) return Status::truncated;
     offset += record.section_size;
   }
   if (in.left() != 0 || uses_prior != header.has_prior) return Status::bad_header;
+  if (uses_lm && !suits_lm(header.prior)) return Status::bad_header;
   return offset == size ? Status::ok : Status::truncated;
 }
 

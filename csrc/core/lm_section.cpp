@@ -192,7 +192,7 @@ DigitStream residual_stream(const FixedInput& input, const FixedHead& head, std:
 }
 
 std::int64_t lane_elements_of(std::int64_t columns, std::int64_t wish) {
-  constexpr std::int64_t usual = 8192;
+  constexpr std::int64_t usual = 4096;
   const std::int64_t about = wish > 0 ? wish : usual;
   const std::int64_t rows = (about + columns / 2) / columns;
   const std::int64_t whole = rows * columns;

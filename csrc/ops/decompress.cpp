@@ -80,6 +80,12 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     TORCH_CHECK_VALUE((*prior)->device() == device, "the prior is on ", (*prior)->device(),
                       " and the frame on ", device, ": move one of them with .to()");
     (*prior)->check_matches(header.prior);
+    for (const TensorRecord& record : header.tensors) {
+      const bool suits = (record.method != Method::lmgc || (*prior)->for_elements()) &&
+                         (record.method != Method::lm || (*prior)->for_digits());
+      LMGC_CHECK_PRIOR(suits, "the frame has a tensor of method '", name(record.method),
+                       "', which this prior was not made for");
+    }
   }
 
   std::vector<at::Tensor> outputs, bytes;

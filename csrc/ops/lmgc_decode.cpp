@@ -62,11 +62,12 @@ class GroupDecoder {
     }
     // Any split decodes the same: one batch for each thread, dealt out so that all are equally
     // long.
-    const std::int64_t most_lanes = std::max<std::int64_t>(1, memory_limit / lane_bytes(prior_));
     const std::int64_t threads =
         device_.is_cpu() ? std::min<std::int64_t>(at::get_num_threads(),
                                                   (count - 1) / least_lanes_per_thread + 1)
                          : 1;
+    const std::int64_t most_lanes =
+        std::max<std::int64_t>(1, memory_limit / threads / lane_bytes(prior_));
     const std::int64_t batches = std::max(threads, (count - 1) / most_lanes + 1);
     std::vector<std::vector<std::int32_t>> dealt(static_cast<std::size_t>(batches));
     for (std::int64_t i = 0; i < count; ++i) {

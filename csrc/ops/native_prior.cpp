@@ -80,24 +80,30 @@ std::shared_ptr<const DigitPrior> read_native_prior(const torch::jit::Module& mo
   return prior;
 }
 
-bool native_agrees(const DigitPrior& native, const Prior& prior, const at::Tensor& features,
-                   const at::Tensor& logits) {
+bool native_agrees(const DigitPrior& native, const Prior& prior, const at::Tensor& tokens,
+                   const at::Tensor& features, const at::Tensor& logits) {
   std::int64_t ids[digits_of];
   for (int d = 0; d < digits_of; ++d) ids[d] = prior.token(std::string(1, "0123456789abcdef"[d]));
-  const at::Tensor known = features.cpu().contiguous(), given = logits.cpu().contiguous();
+  const at::Tensor before = tokens.cpu().contiguous(), known = features.cpu().contiguous(),
+                   given = logits.cpu().contiguous();
   const std::int64_t positions = known.size(1);
-  if (positions < 2) return true;
   for (std::int64_t row = 0; row < known.size(0); ++row) {
-    for (std::int64_t t = 0; t + 1 < positions; t += 2) {
-      const float* const own = known.data_ptr<float>() + (row * positions + t) * known.size(2);
-      std::int8_t inputs[padded_inputs] = {};
-      for (int i = 0; i < digit_inputs; ++i) inputs[i] = static_cast<std::int8_t>(own[2 + i]);
-      std::int16_t weights[prior_scores];
-      component_weights(native.view(), inputs, weights);
+    std::int16_t weights[prior_scores] = {};
+    for (std::int64_t t = 0; t < positions; ++t) {
+      const std::int64_t place = row * positions + t;
+      const float* const own = known.data_ptr<float>() + place * known.size(2);
+      int high = -1;
+      if (t % 2 == 0) {
+        std::int8_t inputs[padded_inputs] = {};
+        for (int i = 0; i < digit_inputs; ++i) inputs[i] = static_cast<std::int8_t>(own[2 + i]);
+        component_weights(native.view(), inputs, weights);
+      } else {
+        const std::int64_t token = before.data_ptr<std::int64_t>()[place];
+        high = static_cast<int>(std::find(ids, ids + digits_of, token) - ids);
+      }
       std::int32_t counts[digits_of];
-      digit_counts(native.view(), static_cast<int>(own[1]), -1, weights, counts);
-      const float* const module_logits =
-          given.data_ptr<float>() + (row * positions + t) * given.size(2);
+      digit_counts(native.view(), static_cast<int>(own[1]), high, weights, counts);
+      const float* const module_logits = given.data_ptr<float>() + place * given.size(2);
       for (int d = 0; d < digits_of; ++d) {
         if (module_logits[ids[d]] != static_cast<float>(count_log2((counts[d] >> 8) + 1)))
           return false;

@@ -18,9 +18,9 @@ class Prior;
 std::shared_ptr<const DigitPrior> read_native_prior(const torch::jit::Module& module,
                                                     const PriorContract& contract);
 
-// Whether the module's logits [rows, T, V] of these features [rows, T, F] are those of the native
-// prior, at the high digits.
-bool native_agrees(const DigitPrior& native, const Prior& prior, const at::Tensor& features,
-                   const at::Tensor& logits);
+// Whether the module's logits [rows, T, V] of these tokens [rows, T] and features [rows, T, F],
+// which begin with a high digit, are those of the native prior.
+bool native_agrees(const DigitPrior& native, const Prior& prior, const at::Tensor& tokens,
+                   const at::Tensor& features, const at::Tensor& logits);
 
 }  // namespace lmgc::ops

@@ -69,6 +69,14 @@ bool is_out_of_memory(const std::exception& error) {
                      [&](const char* words) { return text.find(words) != std::string::npos; });
 }
 
+// What was raised: the last line of what the interpreter tells, behind where it happened.
+std::string reason_of(const std::exception& error) {
+  const std::string text = error.what();
+  const std::size_t end = text.find_last_not_of(" \n") + 1;  // 0 for "none"
+  const std::size_t begin = end == 0 ? 0 : text.rfind('\n', end - 1) + 1;
+  return text.substr(begin, end - begin);
+}
+
 // Runs a method as written, whatever the caller's context: no autograd, no autocast, no profiling
 // or fusion that could change results from one call to the next. All three are this thread's own.
 c10::IValue run(const torch::jit::Module& module, const char* name, std::int64_t lanes,
@@ -83,8 +91,9 @@ c10::IValue run(const torch::jit::Module& module, const char* name, std::int64_t
                      "' needs more memory than there is for ", lanes,
                      " lanes at a time: compress with a smaller memory_limit (fewer lanes at a "
                      "time) or smaller lane_elements, or use a prior with a shorter max_context (",
-                     error.what(), ")");
-    TORCH_CHECK(false, "the prior's method '", name, "' failed: ", error.what());
+                     reason_of(error), ")");
+    TORCH_CHECK(false, "the prior's method '", name, "' failed: ", reason_of(error), "\n",
+                error.what());
   }
 }
 

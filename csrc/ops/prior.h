@@ -47,6 +47,7 @@ class Prior : public torch::CustomClassHolder {
   // The features of elements (method lmgc) or of digits (method lm) that the model takes. Raise a
   // ValueError where it is made for the other method.
   bool for_elements() const { return features_.has_value(); }
+  bool for_digits() const { return digit_features_.has_value(); }
   const std::vector<Feature>& features() const;
   const std::vector<int>& digit_features() const;  // indices into digit_feature_names
   // The model in C++, where its module declares the bundled architecture and it is not switched

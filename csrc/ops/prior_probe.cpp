@@ -176,7 +176,7 @@ void Prior::check_repeatable() const {
     }
   }
   if (native_) {
-    TORCH_CHECK_VALUE(native_agrees(*native_, *this, features, logits),
+    TORCH_CHECK_VALUE(native_agrees(*native_, *this, tokens, features, logits),
                       "this prior declares the architecture '", digit_prior_architecture,
                       "', but computes other logits");
   }

@@ -121,8 +121,9 @@ def _compress(
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
-# How many tensors a frame holds, and which, stands in its bytes: a graph cannot go on without them.
-# This error makes torch.compile break the graph there, and fullgraph=True refuse it by name.
+# How many tensors a frame holds, and which, stands in its bytes, and how many matrices of symbols a
+# tensor has depends on its elements: a graph cannot go on without them. This error makes
+# torch.compile break the graph there, and fullgraph=True refuse it by name.
 
 
 @torch.library.register_fake("lmgc::decompress")
@@ -133,6 +134,13 @@ def _decompress(data: torch.Tensor, prior: Any = None) -> list[torch.Tensor]:
 @torch.library.register_fake("lmgc::info")
 def _info(data: torch.Tensor) -> str:
     raise DataDependentOutputException(torch.ops.lmgc.info.default)
+
+
+@torch.library.register_fake("lmgc::residual_features")
+def _residual_features(
+    tensor: torch.Tensor, names: Sequence[str], method: str = "lowrank", lane_elements: int = 0
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    raise DataDependentOutputException(torch.ops.lmgc.residual_features.default)
 
 
 def _not_while_tracing(self: Any, *arguments: Any) -> Any:
@@ -154,3 +162,4 @@ class _FakePrior:
         return self._fingerprint
 
     to = device = vocab = context_features = max_context = portable = _not_while_tracing
+    native = use_native = _not_while_tracing

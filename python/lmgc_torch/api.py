@@ -14,7 +14,7 @@ Other keys belong to those who write them: "file" is the command line's.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import torch
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["compress", "decompress", "info"]
 __all__ += ["Method", "Window", "Tensors", "Data", "PriorLike"]
 
-Method: TypeAlias = Literal["auto", "raw", "planes", "scale", "lowrank", "lmgc"]
+Method: TypeAlias = Literal["auto", "raw", "planes", "scale", "lowrank", "lm", "lmgc"]
 Window: TypeAlias = Literal["disjoint", "sliding"]
 Tensors: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Data: TypeAlias = "torch.Tensor | Buffer"
@@ -40,7 +40,7 @@ PriorLike: TypeAlias = Prior | str | os.PathLike[str]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 WINDOWS: tuple[Window, ...] = get_args(Window)
-NEEDS_PRIOR = frozenset({"lmgc"})
+NEEDS_PRIOR = frozenset(_prior.DEFAULTS)
 METADATA_VERSION = 1
 
 
@@ -66,35 +66,40 @@ def compress(
         method: How each tensor is coded. "raw": as it is; "planes": bytes of equal significance
             together, fast; "scale": floats relative to the scales of their row and column;
             "lowrank": the same after an exact low-rank prediction of matrices, much smaller for
-            gradients, and "scale" where no prediction pays; "lmgc": digits predicted by a language
-            model (LM-GC, Wang and Fritz, NeurIPS 2024), slow; "auto": the smallest of all that need
-            no prior, by their exact sizes. A tensor that a method would make larger is stored raw;
-            "scale" and "lowrank" treat types other than floats as "planes" does.
-        prior: The language model of "lmgc", on the device of the tensors: a `Prior`, a file, or the
-            name of a bundled one; None is the bundled "default". Other methods ignore it.
+            gradients, and "scale" where no prediction pays; "lm": what "lowrank" finds, its digits
+            predicted by a language model, and the methods before where they are smaller; "lmgc":
+            the floats' own digits predicted by a language model (LM-GC, Wang and Fritz, NeurIPS
+            2024), slow; "auto": the smallest of all that need no prior, by their exact sizes. A
+            tensor that a method would make larger is stored raw; "scale", "lowrank" and "lm" treat
+            types other than floats as "planes" does.
+        prior: The language model of "lm" or "lmgc", on the device of the tensors: a `Prior`, a
+            file, or the name of a bundled one; None is the bundled "residual" for "lm" and
+            "default" for "lmgc". Other methods ignore it.
         separator: For "lmgc": what stands between groups of digits, as for `serialize`.
         bytes_per_group: For "lmgc": 1, 2, 3, 4 or 8; None is one group.
         byte_order: For "lmgc": "big" shows the model an element's sign and exponent first.
         window: For "lmgc": how the model's context goes on where a lane is longer than it.
             "disjoint": it starts anew; "sliding": it starts with the last half of what stood there,
             which takes twice the time and helps models that learn from their context.
-        lane_elements: For "lmgc": the elements that are coded one after the other; lanes are coded
-            side by side, so that fewer elements make it faster and a little larger. None chooses.
+        lane_elements: For "lm" and "lmgc": the elements that are coded one after the other; lanes
+            are coded side by side, so that fewer elements make it faster and a little larger. None
+            chooses.
         bypass: For "lmgc": store digits that look random as they are, without asking the model.
-        memory_limit: For "lmgc": about how many bytes the model's inputs and outputs may take at a
-            time. It does not change the result, except with a prior that is not portable.
+        memory_limit: For "lm" and "lmgc": about how many bytes the model's inputs and outputs may
+            take at a time. It does not change the result, except with a prior that is not portable.
 
     Returns:
         The frame, uint8 of shape [bytes], on the device of the tensors (CPU if there are none). It
         is never larger than all tensors + 64 bytes + 0.1 % for each, and the names. The same
         tensors and options give the same bytes, on CPU and CUDA and for any number of threads; only
-        "lowrank" (and so "auto") may find another prediction with another device, machine or
-        number of threads.
+        "lowrank" (and so "auto" and "lm") may find another prediction with another device, machine
+        or number of threads.
 
     Raises:
         TypeError: `tensors` or what is in it is something else, or a name is no str.
-        ValueError: A tensor is sparse, quantized or on another device, an option is not legal, or
-            the prior does not do what it says: two calls differ, or its logits are not finite.
+        ValueError: A tensor is sparse, quantized or on another device, an option is not legal, the
+            prior was made for another method, or it does not do what it says: two calls differ, or
+            its logits are not finite.
         torch.OutOfMemoryError: The prior needs more memory than there is; the message says what
             makes it need less.
         ImportError: The native library cannot be loaded; the message says why.
@@ -137,7 +142,7 @@ def compress_with(
         legal = ", ".join(map(repr, METHODS))
         raise ValueError(f"method is {method!r}; it must be one of {legal}")
     device = values[0].device if values else torch.device("cpu")
-    handle = _handle(prior, device, needed=method in NEEDS_PRIOR)
+    handle = _handle(prior, device, {method})
     with translated():
         frame = _library.ops().compress(values, handle, method=method, metadata=metadata, **options)
     return cast(torch.Tensor, frame)
@@ -152,7 +157,8 @@ def decompress(
         data: The frame: uint8 of shape [bytes] on CPU or CUDA, or bytes, a bytearray, a memoryview
             or a NumPy array of bytes. Damaged and foreign bytes are safe to pass.
         prior: The prior that compressed it, on the device of the data: a `Prior`, a file, or the
-            name of a bundled one; None is the bundled "default". Frames that need none ignore it.
+            name of a bundled one; None is the bundled "residual" for frames of method "lm" and
+            "default" for those of "lmgc". Frames that need none ignore it.
 
     Returns:
         What was compressed, bit for bit: a tensor, a list (of any sequence), or a dict in the same
@@ -168,8 +174,7 @@ def decompress(
     frame = _frame(data)
     header = _header(frame)
     structure = _structure(header)
-    needed = any(tensor["method"] in NEEDS_PRIOR for tensor in header["tensors"])
-    handle = _handle(prior, frame.device, needed=needed)
+    handle = _handle(prior, frame.device, {tensor["method"] for tensor in header["tensors"]})
     with translated():
         tensors: list[torch.Tensor] = _library.ops().decompress(frame, handle)
     if _kind(structure) == "list":
@@ -261,19 +266,20 @@ def _checked(value: object, what: str) -> torch.Tensor:
     return value
 
 
-def _handle(prior: PriorLike | None, device: torch.device, *, needed: bool) -> Any:
-    """Returns the operators' prior, loaded if it is `needed`, else None."""
+def _handle(prior: PriorLike | None, device: torch.device, methods: Set[str]) -> Any:
+    """Returns the operators' prior, loaded if one of the methods needs it, else None."""
     if prior is not None and not isinstance(prior, Prior | str | os.PathLike):
         raise TypeError(
             f"prior is of type {type(prior).__name__}; it must be a Prior, a file or the name of a "
             "bundled prior"
         )
-    if not needed:
+    learned = sorted(methods & NEEDS_PRIOR)
+    if not learned:
         return None
     if isinstance(prior, Prior):
         return prior.handle
     if prior is None:
-        prior = _prior.DEFAULT
+        prior = _prior.DEFAULTS[learned[0]]
     if isinstance(prior, str) and prior in _prior.bundled():
         return _prior.cached(prior, device).handle
     return Prior.load(prior, device).handle

@@ -9,9 +9,9 @@ import torch
 
 __all__ = ["FrameInfo", "TensorInfo"]
 
-FIXED_METHODS = frozenset({"scale", "lowrank"})
-# What their sections are spent on.
-FIXED_PARTS = ("side", "digits", "escapes", "tails")
+# Those whose bits per element say something, and what their sections are spent on.
+RESIDUAL_METHODS = frozenset({"scale", "lowrank", "lm"})
+RESIDUAL_PARTS = ("side", "digits", "escapes", "lanes", "tails")
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,17 @@ class TensorInfo:
         name: Its name in a dict, else None.
         dtype: Its element type.
         shape: Its sizes.
-        method: How it is coded: "raw", "planes", "scale", "lowrank" or "lmgc".
-        rank: The components of its low-rank prediction; 0 for methods other than "lowrank".
+        method: How it is coded: "raw", "planes", "scale", "lowrank", "lm" or "lmgc".
+        rank: The components of its low-rank prediction; 0 for methods other than "lowrank" and
+            "lm".
         raw_bytes: Its size before.
         section_bytes: Its size in the frame, without its part of the header.
         sections: `section_bytes` by what they are spent on. For "scale" and "lowrank": "side" (all
             that the decoder knows before the first element: scales, factors, tables), "digits" (the
             residuals), "escapes" (residuals too rare for the tables) and "tails" (what is left of
-            the elements inside their bins).
+            the elements inside their bins). For "lm": "side" (scales, and where the rest lies),
+            "lanes" (the digits of factors and residuals) and "tails" (what is left of them). For
+            "lmgc": "side", "lanes" (the digits that the model saw) and "tails" (the others).
     """
 
     name: str | None
@@ -108,13 +111,13 @@ class FrameInfo:
         return _percent(self.bytes, self.raw_bytes)
 
     def __str__(self) -> str:
-        # Bits per element say nothing of the other methods.
-        parts = FIXED_PARTS if any(t.method in FIXED_METHODS for t in self.tensors) else ()
+        told = {p for t in self.tensors if t.method in RESIDUAL_METHODS for p in t.sections}
+        parts = tuple(part for part in RESIDUAL_PARTS if part in told)
         rank = ("rank",) if any(tensor.rank > 0 for tensor in self.tensors) else ()
         no_rank, no_parts = ("",) * len(rank), ("",) * len(parts)
         rows = [("tensor", "type", "shape", "method", *rank, "bytes", "in frame", "%", *parts)]
         for index, tensor in enumerate(self.tensors):
-            bits = tensor.bits_per_element if tensor.method in FIXED_METHODS else {}
+            bits = tensor.bits_per_element if tensor.method in RESIDUAL_METHODS else {}
             rows.append(
                 (
                     str(index) if tensor.name is None else _printable(tensor.name),

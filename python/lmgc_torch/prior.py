@@ -11,8 +11,8 @@ from lmgc_torch import _library
 
 __all__ = ["Prior"]
 
-DEFAULT = "default"
-"""The name of the prior that is used where none is given."""
+DEFAULTS = {"lm": "residual", "lmgc": "default"}
+"""By method, the name of the bundled prior that is used where none is given."""
 
 
 class Prior:
@@ -104,6 +104,30 @@ class Prior:
     def portable(self) -> bool:
         """Whether frames decode on every machine, not only where they were made."""
         return bool(self._handle.portable())
+
+    @property
+    def native(self) -> bool:
+        """Whether method "lm" computes the model in C++ instead of running its TorchScript.
+
+        It does so for priors that declare an architecture which the library knows, such as the
+        bundled "residual", unless `use_native` switched it off.
+        """
+        return bool(self._handle.native())
+
+    def use_native(self, use: bool = True) -> "Prior":
+        """Switches the computation in C++ on, where there is one, or off.
+
+        Both give the same bytes, and read each other's; TorchScript is far slower. Copies and
+        pickled priors begin with it switched on.
+
+        Args:
+            use: Whether to compute in C++.
+
+        Returns:
+            This prior.
+        """
+        self._handle.use_native(use)
+        return self
 
     def __repr__(self) -> str:
         kind = "portable" if self.portable else "bound to its environment"

@@ -204,6 +204,11 @@ def read_header(frame: bytes) -> Header:
     tensors = [read_record(fields) for _ in range(count)]
     if fields.left():
         refuse("the header goes on behind its last record")
+    if any(record.method == "lm" for record in tensors):
+        if version < 2:
+            refuse("method lm is younger than the frame's version")
+        if prior and (prior.separator or prior.bytes_per_group or prior.little or prior.sliding):
+            refuse("the prior block does not suit method lm")
     if (prior is not None) != any(record.method in LEARNED for record in tensors):
         refuse("a prior block stands where a tensor needs it, and nowhere else")
     if size + sum(record.section_size for record in tensors) != len(frame):
@@ -710,6 +715,12 @@ def fingerprint_of(prior: Any) -> tuple[int, int]:
     return state[0], state[1]
 
 
+LMGC_FEATURES = {"digit", "exponent_bits", "mantissa_bits", "reference", "taps", "flat"}
+LMGC_FEATURES |= {
+    f"{name}.{kind}" for name in neighbours(Matrix([])) for kind in ("level", "value")
+}
+
+
 def probe_of(prior: Any) -> int:
     calls = 0
 
@@ -718,22 +729,28 @@ def probe_of(prior: Any) -> int:
         calls += 1
         return finish(calls, 7) % below
 
-    context = prior.max_context
-    positions = context if context < 3 else 3 * min(context // 3, 5)
-    digits = [prior.vocab.index(digit) for digit in "0123456789abcdef"]
+    context, names = prior.max_context, prior.context_features
     fixed = {"exponent_bits": 8, "mantissa_bits": 23, "taps": 9, "flat": 0}
-    names = prior.context_features
+    overruled = {"reference": lambda: 800 + random(200)}
+    per_element = 3
+    if not set(names) <= LMGC_FEATURES:  # a prior of method lm
+        fixed, overruled = {}, {"context": lambda: random(148)}
+        per_element = 2
+    positions = context
+    if context >= per_element:
+        positions = per_element * min(context // per_element, 5)
+    digits = [prior.vocab.index(digit) for digit in "0123456789abcdef"]
     tokens, features = [], []
     for _ in range(4):
         row: list[int] = [0] * len(names)
         for t in range(positions):
             tokens.append(digits[random(16)] if t > 0 else prior.vocab.index("<bos>"))
             for i, name in enumerate(names):
-                if t % 3 == 0:
+                if t % per_element == 0:
                     row[i] = random(96) - 64
-                    if name == "reference":
-                        row[i] = 800 + random(200)
-                row[i] = t % 3 if name == "digit" else fixed.get(name, row[i])
+                    if name in overruled:
+                        row[i] = overruled[name]()
+                row[i] = t % per_element if name == "digit" else fixed.get(name, row[i])
             features.append(list(row))
     with plainly():
         logits = prior.forward(

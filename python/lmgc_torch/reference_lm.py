@@ -1,4 +1,4 @@
-"""Method `lm` of `lmgc_torch.reference`: docs/format.md.
+"""Method `lm` of `lmgc_torch.reference`: docs/format.md, section 12.
 
 The residual digits of methods `scale` and `lowrank`, coded with the probabilities of a causal
 language model. Integers only; the model and the coder of its digits are those of method `lmgc`.
@@ -41,7 +41,9 @@ class Model(Protocol):
 
     def start_window(self) -> None: ...
 
-    def predict(self, features: dict[str, int]) -> list[int]: ...
+    def predict(self, features: dict[str, int]) -> None: ...
+
+    def frequencies(self) -> list[int]: ...
 
     def see(self, value: int) -> None: ...
 
@@ -230,13 +232,11 @@ class Stream:
         self.lanes = [(first, min(symbols, first + lane_elements)) for first in firsts]
         self.sizes = [fields.varint() for _ in self.lanes]
         for (first, end), size in zip(self.lanes, self.sizes, strict=True):
-            if 2 * (end - first) > (size + 4) * 8 * 3029:
-                refuse("a lane is too short for its symbols")
-        self.tails = []
-        for first in range(0, symbols, 65536):
-            self.tails.append(fields.varint())
-            if self.tails[-1] > 16 * min(65536, symbols - first):
-                refuse("a block is larger than its symbols allow")
+            if 2 * (end - first) > (size + 4) * 8 * 3029 or size > 4 * (end - first) + 2:
+                refuse("a lane is too short or too long for its symbols")
+        self.tails = [fields.varint() for _ in range(0, symbols, 65536)]
+        if any(size > 16 * 65536 for size in self.tails):
+            refuse("a block is larger than its symbols allow")
 
     def decode(
         self,
@@ -261,7 +261,8 @@ class Stream:
                 features = lane.features(known[index])
                 symbol = 0
                 for digit in (0, 1):
-                    value = digits.decode(model.predict({**features, "digit": digit}))
+                    model.predict({**features, "digit": digit})
+                    value = digits.decode(model.frequencies())
                     model.see(value)
                     symbol = 16 * symbol + value
                 lane.see(symbol, known[index])

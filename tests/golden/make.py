@@ -6,8 +6,9 @@
 `v1.json` lists the frames of version 1: for each name the options it was compressed with, and
 type, shape and method of its tensors. The frame is `v1_NAME.lmgc`, the tensors' bytes, one after
 the other, are `v1_NAME.raw`. Those of version 2 have what version 1 does not know, and so on.
-Frames of method "lmgc", whatever their version, need `prior_v1.pt`. tests/test_reference.py reads
-all of it.
+Frames of method "lmgc", whatever their version, need `prior_v1.pt`, those of method "lm" the prior
+that `prior_files` tells: `prior_v2_lm.pt`, or one of the bundled architecture, which is built from
+numbers. tests/test_reference.py reads all of it.
 """
 
 import argparse
@@ -26,13 +27,15 @@ import torch
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER.parent))
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-from helpers import DTYPES, FLOATS, bits, from_bytes, to_bytes  # noqa: E402
+from helpers import DTYPES, FLOATS, bits, from_bytes, ops, to_bytes  # noqa: E402
+from priors_of_lm import GoldenDigits, residual_prior  # noqa: E402
 
 from lmgc_torch import Prior, compress, info  # noqa: E402
 
 PRIOR = FOLDER / "prior_v1.pt"
+LM_PRIOR = FOLDER / "prior_v2_lm.pt"
 NEIGHBOURS = (
     *("left1", "left2", "left3", "left4", "tap_before", "tap", "tap_after", "tap2", "tap3"),
     *("above_before", "above", "above_after", "above_tap_after", "above2", "above_tap_before"),
@@ -102,10 +105,11 @@ class GoldenPrior(nn.Module):
         return self.table[(19 * before + 7 * before_that) % self.rows].float() + place * shift
 
 
-def write_prior(path: Path) -> None:
+def write_prior(path: Path, module: nn.Module | None = None) -> None:
+    """Writes a module as TorchScript, the one of method "lmgc" if none is given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(GoldenPrior().eval()).save(str(path))
+        torch.jit.script((module or GoldenPrior()).eval()).save(str(path))
     # Where the source lay when it was compiled is nobody's business.
     with zipfile.ZipFile(path) as archive:
         kept = [name for name in archive.namelist() if not name.endswith(".debug_pkl")]
@@ -113,6 +117,30 @@ def write_prior(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(zipfile.ZipInfo(name), data)
+
+
+def digits_prior() -> GoldenDigits:
+    """The prior of frames "lm_...": it has counted digits of tensors like theirs."""
+    counted = []
+    for _, tensors, _ in frames_of_lm("lm"):
+        for tensor in tensors:
+            for method in ("scale", "lowrank"):
+                symbols, contexts = ops().residual_features(tensor, ["context"], method)
+                counted += [
+                    (s.long(), c[:, 0].long()) for s, c in zip(symbols, contexts, strict=True)
+                ]
+    return GoldenDigits(counted)
+
+
+def prior_files(folder: Path) -> dict[str, Path]:
+    """Returns the priors' files by how the names of their frames begin; the first that fits.
+
+    Args:
+        folder: Where the prior of the bundled architecture is written to.
+    """
+    native = folder / "native.pt"
+    write_prior(native, residual_prior(numbers(4000, 23)))
+    return {"lm_native_": native, "lm_": LM_PRIOR, "": PRIOR}
 
 
 # ---- the tensors ---------------------------------------------------------------------------------
@@ -263,6 +291,29 @@ def frames_v2() -> Frames:
     }.items():
         sliding = {"method": "lmgc", "window": "sliding", "lane_elements": 150, **options}
         yield f"lmgc_sliding_{name}", mixed_types(), sliding
+    yield from frames_of_lm("lm")
+    yield from frames_of_lm("lm_native")
+
+
+def frames_of_lm(begin: str) -> Frames:
+    """Small tensors: what saves is that no tables stand in the frame."""
+    for dtype in FLOATS if begin == "lm" else FLOATS[1:3]:
+        name = str(dtype).removeprefix("torch.")
+        shapes = [(12, 24), (12, 24), (300,), (8, 4, 3, 3), (15, 20), (6, 2, 5, 5), (14, 30)]
+        tensors = [
+            values(int(torch.Size(shape).numel()), dtype, 30 + i).view(shape)
+            for i, shape in enumerate(shapes)
+        ]
+        if begin == "lm":  # the native prior expects few zeros
+            tensors = [tensor.relu() for tensor in tensors]
+        tensors[-1][5] = special(dtype, 120)[:30]
+        yield f"{begin}_scale_{name}", tensors, {"method": "lm", "lane_elements": 150}
+        tensors = [
+            with_dead_lines(low_rank(40, 36, 2, dtype=dtype, seed=14)),
+            low_rank_convolution(10, 14, 2, dtype=dtype, seed=17),
+            torch.zeros(15, 20).to(dtype),
+        ]
+        yield f"{begin}_lowrank_{name}", tensors, {"method": "lm", "lane_elements": 150}
 
 
 FRAMES = {1: frames_v1, 2: frames_v2}
@@ -306,9 +357,17 @@ def index_of(version: int) -> Path:
 def make(version: int, folder: Path) -> None:
     if version == 1:
         write_prior(folder / PRIOR.name)
-    prior = Prior.load(folder / PRIOR.name if version == 1 else PRIOR)
+    else:
+        write_prior(folder / LM_PRIOR.name, digits_prior())
     index = {}
+    with tempfile.TemporaryDirectory() as elsewhere:
+        files = prior_files(Path(elsewhere)).items()
+        priors = {
+            begin: Prior.load(folder / file.name if (folder / file.name).exists() else file)
+            for begin, file in files
+        }
     for name, tensors, options in FRAMES[version]():
+        prior = next(prior for begin, prior in priors.items() if name.startswith(begin))
         frame = compress(tensors, prior=prior, **options)
         assert info(frame).version == version
         (folder / f"v{version}_{name}.lmgc").write_bytes(to_bytes(frame))

@@ -8,5 +8,5 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def bundled() -> dict[str, Path]:
-    """Returns the bundled priors, name to TorchScript file; "default" is the portable one."""
+    """Returns the bundled priors by name: TorchScript files; `prior.DEFAULTS` names two."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.pt"))}
