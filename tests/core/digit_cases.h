@@ -53,8 +53,11 @@ struct SymbolCase {
 
 // What LaneContext gives networks for every symbol of a lane, by the loops for processors without
 // SSE2 (plain_digit_context.cpp): digit_inputs bytes each. `geometry` and `known` are lmgc's.
+// `coefficients`, as many as a LaneContext has: those before the first symbol, then those after the
+// last.
 void plain_digit_inputs(const void* geometry, const void* known, const std::uint8_t* symbols,
-                        std::int64_t first, std::int64_t count, std::int8_t* inputs);
+                        std::int64_t first, std::int64_t count, std::int16_t* coefficients,
+                        std::int8_t* inputs);
 
 // ---- priors -------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@
 namespace lmgc::test {
 
 void plain_digit_inputs(const void* geometry, const void* known, const std::uint8_t* symbols,
-                        std::int64_t first, std::int64_t count, std::int8_t* inputs) {
+                        std::int64_t first, std::int64_t count, std::int16_t* coefficients,
+                        std::int8_t* inputs) {
   lmgc_plain::DigitGeometry own;
   std::memcpy(&own, geometry, sizeof own);
   std::vector<lmgc_plain::Known> elements(static_cast<std::size_t>(count));
@@ -32,11 +33,13 @@ void plain_digit_inputs(const void* geometry, const void* known, const std::uint
   std::vector<lmgc_plain::Trace> traces(static_cast<std::size_t>(count));
   lmgc_plain::LaneContext context;
   context.start(own, first, traces.data());
+  std::memcpy(context.coefficient, coefficients, sizeof context.coefficient);
   for (std::int64_t i = 0; i < count; ++i) {
     const lmgc_plain::Known& element = elements[static_cast<std::size_t>(i)];
     context.inputs(element, inputs + i * lmgc_plain::digit_inputs);
     context.update(element, symbols[i]);
   }
+  std::memcpy(coefficients, context.coefficient, sizeof context.coefficient);
 }
 
 }  // namespace lmgc::test

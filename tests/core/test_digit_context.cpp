@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -215,24 +216,33 @@ TEST_CASE("the loops for other processors give the same features") {
   std::mt19937_64 random(2);
   for (const Shape& shape : shapes) {
     for (const std::string& symbols : test::symbol_kinds) {
-      const std::int64_t count = 1500, first = static_cast<std::int64_t>(random() % 1000);
-      const test::SymbolCase own(symbols, DigitKind::predicted, count, random);
-      const DigitGeometry geometry =
-          digit_geometry(shape.columns, shape.taps, DigitKind::predicted, shape.flat);
-      std::vector<std::int8_t> inputs(static_cast<std::size_t>(count) * digit_inputs),
-          plain(inputs.size());
-      std::vector<Trace> traces(static_cast<std::size_t>(count));
-      LaneContext context;
-      context.start(geometry, first, traces.data());
-      for (std::int64_t i = 0; i < count; ++i) {
-        const Known& known = own.known[static_cast<std::size_t>(i)];
-        context.inputs(known, inputs.data() + i * digit_inputs);
-        context.update(known, own.symbols[static_cast<std::size_t>(i)]);
+      for (const std::int64_t count : {3, 40, 1500}) {
+        const auto first = static_cast<std::int64_t>(random() % 1000);
+        const auto kind = random() % 2 == 0 ? DigitKind::predicted : DigitKind::factor;
+        const test::SymbolCase own(symbols, kind, count, random);
+        const DigitGeometry geometry = digit_geometry(shape.columns, shape.taps, kind, shape.flat);
+        std::vector<std::int8_t> inputs(static_cast<std::size_t>(count) * digit_inputs),
+            plain(inputs.size());
+        std::vector<Trace> traces(static_cast<std::size_t>(count));
+        LaneContext context;
+        context.start(geometry, first, traces.data());
+        // Short lanes show whether coefficients stop where they must.
+        std::vector<std::int16_t> coefficients(sizeof context.coefficient / sizeof(std::int16_t));
+        for (auto& coefficient : coefficients)
+          coefficient = count > 100 ? 0 : random() % 2 == 0 ? 32766 : -32766;
+        std::memcpy(context.coefficient, coefficients.data(), sizeof context.coefficient);
+        for (std::int64_t i = 0; i < count; ++i) {
+          const Known& known = own.known[static_cast<std::size_t>(i)];
+          context.inputs(known, inputs.data() + i * digit_inputs);
+          context.update(known, own.symbols[static_cast<std::size_t>(i)]);
+        }
+        test::plain_digit_inputs(&geometry, own.known.data(), own.symbols.data(), first, count,
+                                 coefficients.data(), plain.data());
+        CAPTURE(shape.columns, shape.taps, symbols, count);
+        REQUIRE(std::equal(inputs.begin(), inputs.end(), plain.begin()));
+        REQUIRE(std::memcmp(context.coefficient, coefficients.data(), sizeof context.coefficient) ==
+                0);
       }
-      test::plain_digit_inputs(&geometry, own.known.data(), own.symbols.data(), first, count,
-                               plain.data());
-      CAPTURE(shape.columns, shape.taps, symbols);
-      REQUIRE(std::equal(inputs.begin(), inputs.end(), plain.begin()));
     }
   }
 }
