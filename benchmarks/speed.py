@@ -9,6 +9,10 @@ when they are first asked for. Everything is measured in one run, the best of se
 two of what is slow), and compared bit for bit. "extra MB" is how far the memory of
 a fresh process rises above its level before the call while it compresses, output included; a small
 call beforehand has loaded the library and its prior.
+
+``lm`` computes its prior in C++, ``lm-torchscript`` runs its module. ``lm-coder`` is about what
+either takes beyond ``lowrank`` in the same run: context features, network and range coder, without
+the search for factors.
 """
 
 from __future__ import annotations
@@ -26,12 +30,14 @@ from typing import NamedTuple
 import torch
 from gradients import DTYPES, capture
 from measure import (
+    SCRIPTED,
     Row,
     best_of,
     joined,
     load,
     measure_ours,
     measure_peer,
+    our_options,
     raw_bytes,
     table,
     write_json,
@@ -39,7 +45,7 @@ from measure import (
 from peers import peers
 from torch import Tensor
 
-METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lmgc")
+METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lm", SCRIPTED, "lmgc")
 PEERS = ("byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
 DATA = Path(__file__).parent / "data"
 REPORT = DATA / "report"
@@ -99,6 +105,21 @@ def measure_memcpy(data: str, tensors: list[Tensor], repeats: int) -> Row:
     return Row(data, "memcpy", source.numel(), source.numel(), speed, speed, threads)
 
 
+def beyond(row: Row, base: Row, method: str) -> Row:
+    """Returns the row of what ``row`` takes longer than ``base``; infinite where it does not."""
+
+    def speed(own: float, other: float) -> float:
+        return 1 / (1 / own - 1 / other) if own < other else float("inf")
+
+    return replace(
+        row,
+        method=method,
+        compress_mb_s=speed(row.compress_mb_s, base.compress_mb_s),
+        decompress_mb_s=speed(row.decompress_mb_s, base.decompress_mb_s),
+        extra_memory_mb=None,
+    )
+
+
 def rows_of(
     workload: Workload, methods: list[str], threads: int, repeats: int, with_memory: bool
 ) -> list[Row]:
@@ -114,6 +135,13 @@ def rows_of(
         rows = [
             replace(row, extra_memory_mb=extra_memory(workload, row.method, threads))
             for row in rows
+        ]
+    by_method = {row.method: row for row in rows}
+    if "lowrank" in by_method:
+        rows += [
+            beyond(by_method[method], by_method["lowrank"], method.replace("lm", "lm-coder"))
+            for method in ("lm", SCRIPTED)
+            if method in by_method
         ]
     return [*rows, measure_memcpy(data, tensors, repeats)]
 
@@ -143,8 +171,9 @@ def _our_call(method: str, tensors: list[Tensor]) -> Callable[[], object]:
     """Returns a function that compresses the tensors with one of our methods, warmed up."""
     import lmgc_torch
 
-    lmgc_torch.compress([tensors[0].flatten()[:4096].clone()], method=method)
-    return lambda: lmgc_torch.compress(tensors, method=method)
+    options = our_options(method)
+    lmgc_torch.compress([tensors[0].flatten()[:4096].clone()], **options)
+    return lambda: lmgc_torch.compress(tensors, **options)
 
 
 def _peer_call(name: str, tensors: list[Tensor], threads: int) -> Callable[[], object]:
