@@ -102,7 +102,7 @@ def best_of(function: Callable[[], Result], repeats: int) -> tuple[Result, float
 
 
 def our_options(method: str) -> dict[str, Any]:
-    """Returns the options of ``lmgc_torch.compress`` for one of our methods, or for ``SCRIPTED``."""
+    """Returns the options of ``compress`` for one of our methods, or for ``SCRIPTED``."""
     import lmgc_torch
 
     if method == SCRIPTED:
