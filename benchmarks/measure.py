@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from peers import Peer
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import lmgc_torch
+
 Result = TypeVar("Result")
 PATIENCE = 20  # seconds
-SCRIPTED = "lm-torchscript"  # method lm with its prior as TorchScript, not as C++
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -101,29 +103,32 @@ def best_of(function: Callable[[], Result], repeats: int) -> tuple[Result, float
     return result, best
 
 
-def our_options(method: str) -> dict[str, Any]:
-    """Returns the options of ``compress`` for one of our methods, or for ``SCRIPTED``."""
-    import lmgc_torch
-
-    if method == SCRIPTED:
-        return {"method": "lm", "prior": lmgc_torch.Prior.load("residual").use_native(False)}
-    return {"method": method}
-
-
-def measure_ours(data: str, tensors: Sequence[Tensor], method: str, *, repeats: int = 1) -> Row:
+def measure_ours(
+    data: str,
+    tensors: Sequence[Tensor],
+    method: str,
+    *,
+    repeats: int = 1,
+    prior: lmgc_torch.Prior | None = None,
+) -> Row:
     """Measures ``lmgc_torch.compress(tensors, method=method)``, with torch's current threads.
 
     Args:
-        method: one of ours, or ``SCRIPTED``.
+        data: what the tensors are called.
+        tensors: what is compressed.
+        method: one of the library's.
+        repeats: calls of each, the best counts.
+        prior: instead of the bundled one.
 
     Raises:
         RuntimeError: if a tensor does not come back bit for bit.
     """
     import lmgc_torch
 
-    whole, options = list(tensors), our_options(method)
-    prior = options.get("prior")
-    packed, compressing = best_of(lambda: lmgc_torch.compress(whole, **options), repeats)
+    whole = list(tensors)
+    packed, compressing = best_of(
+        lambda: lmgc_torch.compress(whole, method=method, prior=prior), repeats
+    )
     back, decompressing = best_of(lambda: lmgc_torch.decompress(packed, prior=prior), repeats)
     if not identical(whole, back):
         raise RuntimeError(f"{method} does not give back the tensors of {data}")

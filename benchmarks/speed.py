@@ -10,15 +10,15 @@ two of what is slow), and compared bit for bit. "extra MB" is how far the memory
 a fresh process rises above its level before the call while it compresses, output included; a small
 call beforehand has loaded the library and its prior.
 
-``lm`` computes its prior in C++, ``lm-torchscript`` runs its module. ``lm-coder`` is about what
-either takes beyond ``lowrank`` in the same run: context features, network and range coder, without
-the search for factors.
+Behind `lm` stand three rows more: `lm` through the prior's TorchScript module, and for both what
+the language model alone takes, features, network and coder: the time of `lm` less `lowrank`'s.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -30,14 +30,12 @@ from typing import NamedTuple
 import torch
 from gradients import DTYPES, capture
 from measure import (
-    SCRIPTED,
     Row,
     best_of,
     joined,
     load,
     measure_ours,
     measure_peer,
-    our_options,
     raw_bytes,
     table,
     write_json,
@@ -45,7 +43,7 @@ from measure import (
 from peers import peers
 from torch import Tensor
 
-METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lm", SCRIPTED, "lmgc")
+METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lm", "lmgc")
 PEERS = ("byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
 DATA = Path(__file__).parent / "data"
 REPORT = DATA / "report"
@@ -105,21 +103,6 @@ def measure_memcpy(data: str, tensors: list[Tensor], repeats: int) -> Row:
     return Row(data, "memcpy", source.numel(), source.numel(), speed, speed, threads)
 
 
-def beyond(row: Row, base: Row, method: str) -> Row:
-    """Returns the row of what ``row`` takes longer than ``base``; infinite where it does not."""
-
-    def speed(own: float, other: float) -> float:
-        return 1 / (1 / own - 1 / other) if own < other else float("inf")
-
-    return replace(
-        row,
-        method=method,
-        compress_mb_s=speed(row.compress_mb_s, base.compress_mb_s),
-        decompress_mb_s=speed(row.decompress_mb_s, base.decompress_mb_s),
-        extra_memory_mb=None,
-    )
-
-
 def rows_of(
     workload: Workload, methods: list[str], threads: int, repeats: int, with_memory: bool
 ) -> list[Row]:
@@ -128,6 +111,7 @@ def rows_of(
     data, tensors = workload.name, workload.tensors()
     rows = [measure_ours(data, tensors, method, repeats=repeats) for method in methods]
     dtypes = {tensor.dtype for tensor in tensors}
+    models = model_rows(data, tensors, rows) if {"lm", "lowrank"} <= set(methods) else []
     for name, peer in peers(threads).items():
         if name in PEERS and peer.takes(dtypes):
             rows.append(measure_peer(data, tensors, name, peer, repeats=repeats, threads=threads))
@@ -136,14 +120,35 @@ def rows_of(
             replace(row, extra_memory_mb=extra_memory(workload, row.method, threads))
             for row in rows
         ]
-    by_method = {row.method: row for row in rows}
-    if "lowrank" in by_method:
-        rows += [
-            beyond(by_method[method], by_method["lowrank"], method.replace("lm", "lm-coder"))
-            for method in ("lm", SCRIPTED)
-            if method in by_method
-        ]
-    return [*rows, measure_memcpy(data, tensors, repeats)]
+    return [*rows, *models, measure_memcpy(data, tensors, repeats)]
+
+
+def model_rows(data: str, tensors: list[Tensor], rows: list[Row]) -> list[Row]:
+    """Measures the language model of `lm` apart from what `lowrank` does, and in TorchScript."""
+    import lmgc_torch
+
+    prior = lmgc_torch.Prior.load("residual")
+    prior.use_native(False)
+    script = measure_ours(data, tensors, "lm", prior=prior)
+    measured = {row.method: row for row in rows}
+    native, less = measured["lm"], measured["lowrank"]
+    result = [replace(script, method="lm, TorchScript")]
+    for row, name in ((native, "its model"), (script, "its model, TorchScript")):
+        result.append(
+            replace(
+                row,
+                method=name,
+                compress_mb_s=rate_without(row.compress_mb_s, less.compress_mb_s),
+                decompress_mb_s=rate_without(row.decompress_mb_s, less.decompress_mb_s),
+            )
+        )
+    return result
+
+
+def rate_without(whole: float, part: float) -> float:
+    """Returns the rate of what a whole does beside a part of it; all in MB/s."""
+    seconds = 1 / whole - 1 / part
+    return 1 / seconds if seconds > 0 else math.inf
 
 
 def extra_memory(workload: Workload, method: str, threads: int) -> float:
@@ -171,9 +176,8 @@ def _our_call(method: str, tensors: list[Tensor]) -> Callable[[], object]:
     """Returns a function that compresses the tensors with one of our methods, warmed up."""
     import lmgc_torch
 
-    options = our_options(method)
-    lmgc_torch.compress([tensors[0].flatten()[:4096].clone()], **options)
-    return lambda: lmgc_torch.compress(tensors, **options)
+    lmgc_torch.compress([tensors[0].flatten()[:4096].clone()], method=method)
+    return lambda: lmgc_torch.compress(tensors, method=method)
 
 
 def _peer_call(name: str, tensors: list[Tensor], threads: int) -> Callable[[], object]:

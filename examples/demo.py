@@ -21,7 +21,7 @@ import gradients
 import measure
 from peers import PEERS
 
-METHODS = ("lowrank", "lmgc", "planes")
+METHODS = ("lm", "lowrank", "lmgc", "planes")
 REPEATS = 2
 
 

@@ -143,7 +143,7 @@ void set_prior(PriorBlock block, Method method, const std::vector<std::size_t>& 
   for (std::size_t k = 0; k < which.size(); ++k) frame.sections[which[k]] = std::move(sections[k]);
 }
 
-void use_prior(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
+void use_lmgc(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
                Frame& frame) {
   std::vector<std::size_t> which;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -287,7 +287,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
   });
   if (choice == Choice::lmgc) {
     (*prior)->features();  // raises an error if it is made for method lm
-    use_prior(**prior, bytes, options, frame);
+    use_lmgc(**prior, bytes, options, frame);
   } else if (choice == Choice::lm) {
     (*prior)->digit_features();  // likewise
     const FixedHeads heads = use_tables(choice, bytes, frame, device);

@@ -71,6 +71,7 @@ inline std::vector<CodedDigitStream> coded(std::vector<DigitStream>& streams, st
 
 // A section under way: what lies about it is written with write().
 struct Encoded {
+  Encoded() = default;
   explicit Encoded(const Case& tensor, std::int64_t wish = 0) : head(complete_head(tensor)) {
     std::vector<DigitStream> own = streams_of(tensor, head);
     streams = coded(own, wish);

@@ -49,6 +49,9 @@ TEST_CASE("damaged sections of method lm give a status or data, never a crash") 
               Status::ok)
             FAIL("ok when cut at " << cut);
         }
+        Bytes longer = good;
+        longer.push_back(0);
+        CHECK(check(longer) == Status::bad_section);
         test::for_each_damage(good, 100, check);
         for (int trial = 0; trial < 100; ++trial) {
           Bytes bad = good;
@@ -215,6 +218,29 @@ TEST_CASE("ranks that lie are refused") {
     Bytes back;
     CHECK(decoded(out.take(), tensor, back) != Status::ok);
   }
+}
+
+TEST_CASE("a section must have the lanes that it announces before there is room for them") {
+  // 2^22 elements in as many lanes, of which none follows.
+  constexpr std::int64_t elements = 1 << 22;
+  const Sizes sizes = {elements};
+  FixedHead head;
+  head.scales.rows.assign(elements / 256, 0);
+  Encoded own;
+  own.head = head;
+  own.streams.resize(1);
+  own.streams[0].lane_elements = 1;
+  Bytes section = own.write();
+  LmSource source;
+  largest_allocation = 0;
+  CHECK(read_lm(section.data(), section.size(), sizes.data(), 1, source) == Status::truncated);
+  CHECK(largest_allocation < (std::size_t{1} << 18));
+  // As long as they have a byte each, they may be as many.
+  section.resize(section.size() + elements + elements / 65536);
+  source = {};
+  CHECK(read_lm(section.data(), section.size(), sizes.data(), 1, source) == Status::ok);
+  CHECK(source.residuals.lanes.size() == elements);
+  CHECK(largest_allocation <= sizeof(LaneBytes) * elements);
 }
 
 TEST_CASE("sections of method lm of another shape give a status, whatever shape is claimed") {

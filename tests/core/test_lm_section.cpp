@@ -67,6 +67,9 @@ TEST_CASE("a matrix without a live line is a section of side information alone")
   CHECK(section.size() < 8);
   CHECK(decoded(section, tensor, back) == Status::ok);
   CHECK(back.empty());
+  section.push_back(0);
+  CHECK(decoded(section, tensor, back) == Status::bad_section);
+  section.pop_back();
   section[0] = static_cast<std::uint8_t>(section[0] | 32);  // predicted, of rank whatever follows
   CHECK(decoded(section, tensor, back) != Status::ok);
 }
