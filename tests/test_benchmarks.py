@@ -171,6 +171,32 @@ def test_the_block_of_the_speeds_is_made_once(
     assert speed.block_workload("bf16", tmp_path) == workload
 
 
+def test_the_model_of_lm_is_measured_apart(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(60, 2, generator=generator) for _ in range(2)]
+    tensors = {"w": (factors[0] @ factors[1].T).bfloat16(), "b": torch.ones(3)}
+    torch.save(tensors, tmp_path / "a.pt")
+    workload = speed.Workload("a", (tmp_path / "a.pt",), 0.02)
+    threads = torch.get_num_threads()
+    try:
+        rows = {row.method: row for row in speed.rows_of(workload, ["lowrank", "lm"], 1, 1, False)}
+    finally:
+        torch.set_num_threads(threads)
+    ours = ["lowrank", "lm", "lm, TorchScript", "its model", "its model, TorchScript", "memcpy"]
+    assert [method for method in rows if method not in speed.PEERS] == ours
+    assert rows["lm"].compressed_bytes < rows["lowrank"].compressed_bytes
+    for one, model in (("lm", "its model"), ("lm, TorchScript", "its model, TorchScript")):
+        assert rows[one].compressed_bytes == rows["lm"].compressed_bytes
+        assert rows[model].compress_mb_s >= rows[one].compress_mb_s
+        assert rows[model].decompress_mb_s >= rows[one].decompress_mb_s
+
+
+def test_the_rate_of_what_a_part_leaves() -> None:
+    assert speed.rate_without(2, 3) == pytest.approx(6)  # 1/2 - 1/3
+    assert speed.rate_without(6, 6) == float("inf")
+    assert "inf" in measure.table([measure.Row("a", "m", 100, 50, float("inf"), 1)])
+
+
 @needs_digits
 @pytest.mark.parametrize(("name", "shape"), [("cifar10", (3, 32, 32)), ("mnist", (1, 28, 28))])
 def test_images_fall_back_to_digits(
