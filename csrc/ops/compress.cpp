@@ -144,7 +144,7 @@ void set_prior(PriorBlock block, Method method, const std::vector<std::size_t>& 
 }
 
 void use_lmgc(const Prior& prior, const std::vector<at::Tensor>& bytes, const LmgcOptions& options,
-               Frame& frame) {
+              Frame& frame) {
   std::vector<std::size_t> which;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (bytes[i].numel() != 0) which.push_back(i);
