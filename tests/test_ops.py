@@ -266,7 +266,7 @@ def test_compile_the_python_face(method: str, prior_of: PriorOf):
 
 def test_the_interpreter_runs_on_while_an_operator_works(prior: Prior):
     """A Python thread counts while the main one is inside of one operator."""
-    tensor = gradient(200, 100)
+    tensor = gradient(600, 200)  # long enough for the thread to get its turn on a busy machine
     counted, inside = [0], threading.Event()
     done = threading.Event()
 
