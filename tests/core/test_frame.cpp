@@ -52,6 +52,14 @@ std::vector<std::uint8_t> frame_of(const FrameHeader& header, std::size_t payloa
   return bytes;
 }
 
+// Its prior says nothing of how text is written, as method lm demands: its digits are no text.
+FrameHeader lm_sample() {
+  FrameHeader header = sample();
+  header.prior.serialize = {Separator::none, 0, ByteOrder::big};
+  header.tensors[0].method = Method::lm;
+  return header;
+}
+
 // The same bytes with a valid header checksum, so that the parser itself is tested.
 void seal(std::vector<std::uint8_t>& bytes, std::size_t header_size) {
   const std::uint64_t sum = checksum(bytes.data(), header_size - 8);
@@ -116,8 +124,10 @@ TEST_CASE("a header is of the oldest version that can express it") {
 }
 
 TEST_CASE("method lm needs version 2 and a prior") {
-  FrameHeader header = sample(), read;
+  FrameHeader header = lm_sample(), read;
+  header.tensors[0].method = Method::lmgc;
   const auto old = frame_of(header, 116);
+  REQUIRE(parse_header(old.data(), old.size(), old.size(), read) == Status::ok);
   header.tensors[0].method = Method::lm;
   REQUIRE(required_version(header) == 2);
   const auto bytes = frame_of(header, 116);
@@ -149,11 +159,28 @@ TEST_CASE("method lm needs version 2 and a prior") {
   REQUIRE(parse_header(bad.data(), bad.size(), bad.size(), read) == Status::bad_header);
 }
 
+TEST_CASE("a frame with method lm says nothing of text and has no sliding windows") {
+  const auto status_of = [](auto change) {
+    FrameHeader header = lm_sample(), read;
+    change(header.prior);
+    const auto bytes = frame_of(header, 116);
+    return parse_header(bytes.data(), bytes.size(), bytes.size(), read);
+  };
+  REQUIRE(status_of([](PriorBlock&) {}) == Status::ok);
+  REQUIRE(status_of([](PriorBlock& prior) { prior.serialize.separator = Separator::space; }) ==
+          Status::bad_header);
+  REQUIRE(status_of([](PriorBlock& prior) { prior.serialize.bytes_per_group = 1; }) ==
+          Status::bad_header);
+  REQUIRE(status_of([](PriorBlock& prior) { prior.serialize.byte_order = ByteOrder::little; }) ==
+          Status::bad_header);
+  REQUIRE(status_of([](PriorBlock& prior) { prior.window = WindowKind::sliding; }) ==
+          Status::bad_header);
+}
+
 TEST_CASE("only floats, and some of them, have method lm") {
-  FrameHeader header = sample(), read;
+  FrameHeader header = lm_sample(), read;
   header.tensors.resize(1);
   TensorRecord& record = header.tensors[0];
-  record.method = Method::lm;
   record.sizes = {7, 4};
   record.section_size = 28;
   int floats = 0;
