@@ -18,6 +18,9 @@ from torch import Tensor
 from lmgc_torch import CorruptFrameError, Prior, compress, decompress, info, priors
 from lmgc_torch import reference as ref
 
+# A step of the prior for each digit: threads that wait for busy processors make it far slower.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class BothPriors:
     """A prior as the operators and as the reference take it."""
@@ -73,7 +76,9 @@ def tensors_of(dtype: torch.dtype) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize(("dtype", "lane_elements"), zip(FLOATS, [77, None, 77, 500], strict=True))
+@pytest.mark.parametrize(
+    ("dtype", "lane_elements"), list(zip(FLOATS, [77, None, 77, 500], strict=True))
+)
 def test_frames_of_every_type(dtype: torch.dtype, lane_elements: int | None, bundled: BothPriors):
     tensors = tensors_of(dtype)
     frame = compress(tensors, method="lm", prior=bundled.operators, lane_elements=lane_elements)
