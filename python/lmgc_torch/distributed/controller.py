@@ -137,37 +137,55 @@ class Controller:
         return best if seconds[best] < (1 - LEAST_GAIN) * seconds[PLAIN] else PLAIN
 
     def _fastest_mix(self) -> tuple[dict[int, str], float]:
-        """Returns the method by bucket that the model finds fastest, and the link's s / byte.
-
-        Codec and link work side by side, so that a step takes what the slower of the two needs. A
-        price for codec seconds against link seconds picks each bucket's method; of all prices the
-        one with the shortest step is taken.
-        """
+        """Returns the method by bucket that the model finds fastest, and the link's s / byte."""
         with self._lock:
             costs = self._costs
-            buckets = sorted(costs.buckets)
-            keys = [(bucket, method) for bucket in buckets for method in (PLAIN, *CANDIDATES)]
+            keys = [(b, method) for b in sorted(costs.buckets) for method in (PLAIN, *CANDIDATES)]
             own = [costs.codec.get(key, 0.0) for key in keys]
             own += [costs.sent.get(key, 0.0) for key in keys] + [costs.seconds_per_byte]
         agreed = self._agree(own)
         rate = agreed[-1]
         codec = dict(zip(keys, agreed, strict=False))
         wire = {key: rate * sent for key, sent in zip(keys, agreed[len(keys) :], strict=False)}
-        best: tuple[float, dict[int, str]] = (float("inf"), {})
-        for price in range(21):
-            weight = price / 20
-            mix = {
-                bucket: min(
-                    (PLAIN, *CANDIDATES),
-                    key=lambda method: (
-                        weight * codec[bucket, method] + (1 - weight) * wire[bucket, method]
-                    ),
+        return fastest_mix(codec, wire), rate
+
+
+def fastest_mix(
+    codec: dict[tuple[int, str], float], wire: dict[tuple[int, str], float]
+) -> dict[int, str]:
+    """Returns a method for each bucket so that codec and link together take least.
+
+    They work side by side: a step takes what the slower of the two needs. From each method for all
+    buckets, single buckets are changed as long as that makes the step shorter.
+
+    Args:
+        codec: Seconds of the codec by bucket and method.
+        wire: Seconds of the link, likewise.
+    """
+    buckets = sorted({bucket for bucket, _ in codec})
+    methods = sorted({method for _, method in codec})
+
+    def cost(coding: float, sending: float) -> tuple[float, float]:
+        return max(coding, sending), coding + sending
+
+    found = []
+    for start in methods:
+        mix = dict.fromkeys(buckets, start)
+        coding = sum(codec[item] for item in mix.items())
+        sending = sum(wire[item] for item in mix.items())
+        while buckets:
+            changes = []
+            for bucket, method in codec:
+                now = bucket, mix[bucket]
+                after = (
+                    coding - codec[now] + codec[bucket, method],
+                    sending - wire[now] + wire[bucket, method],
                 )
-                for bucket in buckets
-            }
-            seconds = max(
-                sum(codec[item] for item in mix.items()), sum(wire[item] for item in mix.items())
-            )
-            if seconds < best[0]:
-                best = (seconds, mix)
-        return best[1], rate
+                changes.append((cost(*after), after, bucket, method))
+            least, after, bucket, method = min(changes)
+            if least >= cost(coding, sending) or mix[bucket] == method:
+                break
+            mix[bucket] = method
+            coding, sending = after
+        found.append((cost(coding, sending), mix))
+    return min(found, key=lambda entry: entry[0])[1] if found else {}
