@@ -19,12 +19,13 @@ from lmgc_torch.errors import (
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
+from lmgc_torch.warm_start import WarmStart
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
-__all__ += ["Prior", "export"]
+__all__ += ["Prior", "WarmStart", "export"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
 __all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
 
