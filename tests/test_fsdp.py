@@ -29,7 +29,7 @@ from lmgc_torch.distributed.summation import RankOrder
 from lmgc_torch.errors import CommunicationError, CorruptFrameError
 
 BATCH = 8
-STEPS = 3
+STEPS = 2
 
 
 class Alternating(nn.Module):
@@ -278,6 +278,23 @@ def _order_of_ranks(rank: int) -> None:
     assert torch.equal(out, (((zero + one) + two) + three) / 4)
 
 
+def _hybrid(rank: int) -> None:
+    """Shards in pairs of ranks, which are groups of their own, and replicas of them."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 7))
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
+    values = []
+    for compressed in (False, True):
+        network = fully_shard(copy.deepcopy(model), mesh=mesh)
+        if compressed:
+            traffic = compress_fsdp(network, min_bytes=0)
+        x = torch.randn(BATCH, 30, generator=torch.Generator().manual_seed(rank))
+        network(x).square().mean().backward()
+        values.append([p.grad.to_local() for p in network.parameters()])
+    assert same(*values)
+    assert (traffic.gradients.messages, traffic.weights.messages) == (1, 1)
+
+
 def _four_ranks(rank: int) -> None:
     torch.manual_seed(0)
     model = Network()
@@ -294,6 +311,7 @@ def _four_ranks(rank: int) -> None:
                 compress_fsdp(network, gradients="lowrank", min_bytes=0)
             values.append(train(network, rank))
         assert same(*values), factor
+    _hybrid(rank)
     _direct_calls(rank)
     _order_of_ranks(rank)
 
