@@ -12,6 +12,7 @@ pytest.importorskip("numpy")
 # The benchmarks are scripts, not a package: their helpers are found by folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import cluster_model
 import ddp
 import namespaces
 from ddp_rank import Cell, Measured, plain_data
@@ -110,3 +111,70 @@ def test_links_shape_what_they_join_and_leave_nothing() -> None:
         assert all(Path("/run/netns", name).exists() for name in names)
         assert set(namespaces.remove_leftovers()).isdisjoint(names)  # this process lives
     assert not any(Path("/run/netns", name).exists() for name in names)
+
+
+# ---- the model of larger clusters ----------------------------------------------------------------
+
+CODEC = cluster_model.Codec(100, 400, 0.5, 200, 800, 0.7)
+
+
+def test_plain_is_a_ring() -> None:
+    assert cluster_model.plain_seconds(1000, 2, 100) == pytest.approx(10)  # half there, half back
+    assert cluster_model.plain_seconds(1000, 4, 100) == pytest.approx(15)
+
+
+def test_ours_takes_what_link_or_codec_needs() -> None:
+    # Of 1000 bytes each of 4 ranks owns 250: 750 go to the others, and come from them.
+    wire = cluster_model.wire_seconds(1000, 4, 10, CODEC)
+    assert wire == pytest.approx(750 * (0.5 + 0.7) / 10)
+    codec = cluster_model.codec_seconds(1000, 4, CODEC)
+    assert codec == pytest.approx(750 / 100 + 750 / 400 + 250 / 200 + 750 / 800)
+    assert cluster_model.our_seconds(1000, 4, 10, CODEC) == wire
+    assert cluster_model.our_seconds(1000, 4, 1e9, CODEC) == codec
+
+
+def test_twice_the_threads_take_half_the_time_and_save_as_much() -> None:
+    twice = CODEC.faster(2)
+    assert cluster_model.codec_seconds(1, 8, twice) == cluster_model.codec_seconds(1, 8, CODEC) / 2
+    assert cluster_model.wire_seconds(1, 8, 9, twice) == cluster_model.wire_seconds(1, 8, 9, CODEC)
+
+
+@pytest.mark.parametrize("ranks", [2, 8, 1024])
+def test_at_the_break_even_link_both_take_the_same_time(ranks: int) -> None:
+    link = cluster_model.break_even_link(ranks, CODEC)
+    plain = cluster_model.plain_seconds(1000, ranks, link)
+    assert cluster_model.our_seconds(1000, ranks, link, CODEC) == pytest.approx(plain)
+    assert cluster_model.our_seconds(1000, ranks, link / 2, CODEC) < 2 * plain
+    assert cluster_model.our_seconds(1000, ranks, link * 2, CODEC) > plain / 2
+
+
+def test_a_codec_that_saves_nothing_never_pays() -> None:
+    assert cluster_model.break_even_link(8, cluster_model.Codec(1, 1, 1.0, 1, 1, 1.0)) == 0
+
+
+def test_the_best_choice_mixes_where_link_and_codec_wait_for_each_other() -> None:
+    slow = cluster_model.Codec(100, 100, 0.25, 100, 100, 0.25)
+    assert cluster_model.best(1000, 2, 1e-3, {"slow": slow}) == (("slow",), pytest.approx(4))
+    assert cluster_model.best(1000, 2, 1e9, {"slow": slow})[1] == pytest.approx(1)
+    # At 50 bytes/s plain takes 20 s of the link, slow 5 s of it and 20 s of the codec: of slow
+    # 20 / 35 keep both busy for 20 - 15 * 20 / 35 s.
+    names, gain = cluster_model.best(1000, 2, 50, {"slow": slow})
+    assert names == ("plain", "slow")
+    assert gain == pytest.approx(20 / (20 - 15 * 20 / 35))
+
+
+def test_codecs_are_measured_once_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(cluster_model, "AVERAGED", 2)
+    monkeypatch.setattr(cluster_model, "TRAINED", 1)
+    files = ["--rates", str(tmp_path / "rates.json"), "--image", str(tmp_path / "model.png")]
+    assert cluster_model.main(["--workloads", "tiny_fp32", *files]) == 0
+    first = capsys.readouterr()
+    assert "COMPUTED, not measured" in first.out
+    assert first.out.count("| `lowrank` |") == 1
+    assert first.out.count("Gbit/s | ") == len(cluster_model.LINKS)
+    assert (tmp_path / "model.png").stat().st_size > 0
+    assert cluster_model.main(["--workloads", "tiny_fp32", *files]) == 0
+    assert capsys.readouterr().out == first.out
