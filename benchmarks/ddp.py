@@ -151,7 +151,7 @@ def rows_of(cell: Cell, results: Sequence[dict[str, Measured]]) -> list[Row]:
         name: [max(step) for step in zip(*(rank[name].seconds for rank in results), strict=True)]
         for name in cell.communications
     }
-    first = cell.first
+    first = cell.warmup
     rows = []
     for name in cell.communications:
         ranks = [result[name] for result in results]

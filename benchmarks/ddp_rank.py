@@ -1,9 +1,9 @@
 """What one rank of ``ddp.py`` does: it trains the same network through every communication in turn.
 
 Each communication has a copy of the network, of its optimiser and of the rank's stream of batches,
-all alike at the start. Blocks of a few steps alternate, in reverse order every other time, in the
-same processes: whatever the machine does meanwhile, it does to all of them. The process reads a
-``Cell`` as JSON, trains, and writes what it measured as JSON.
+all alike at the start. After a warm-up of each, blocks of a few steps alternate, in reverse order
+every other time, in the same processes: whatever the machine does meanwhile, it does to all of
+them. The process reads a ``Cell`` as JSON, trains, and writes what it measured as JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from torch.nn.parallel import DistributedDataParallel
 IMAGES = 5000  # of the data set that are used, as LM-GC does
 EVALUATIONS = 8  # batches of the loss at the end
 SEED = 2024
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=3)
 
 COMPUTE, PLAIN = "compute", "plain"
 LOSSY = ("bf16", "powersgd")  # hooks of torch, for fp32
@@ -108,24 +108,14 @@ class Cell:
     ranks: int
     mbit: float | None  # None: loopback, without a limit
     communications: tuple[str, ...]
-    warmup: int  # steps of each communication that are not counted, at least
+    warmup: int  # steps of each communication that are not counted, in one turn
     steps: int  # that are, at least
     block: int  # steps in a turn: then the next communication has its own
 
     @property
-    def warmup_turns(self) -> int:
-        """The turns of the warm-up."""
-        return math.ceil(self.warmup / self.block)
-
-    @property
-    def turns(self) -> int:
-        """How often every communication has a turn."""
-        return self.warmup_turns + math.ceil(self.steps / self.block)
-
-    @property
-    def first(self) -> int:
-        """The first step that counts."""
-        return self.warmup_turns * self.block
+    def turns(self) -> list[int]:
+        """The steps of each turn of a communication; the first one is the warm-up."""
+        return [self.warmup] + [self.block] * math.ceil(self.steps / self.block)
 
 
 @dataclass
@@ -197,14 +187,14 @@ def train(cell: Cell, rank: int, interface: str) -> dict[str, Measured]:
     names = list(cell.communications)
     sides = {name: Side(workload, name, rank) for name in names}
     measured = {name: Measured() for name in names}
-    for turn in range(cell.turns):
+    for turn, steps in enumerate(cell.turns):
         for name in names if turn % 2 == 0 else reversed(names):
             dist.barrier()
             before = counters(interface)
-            measured[name].seconds += [sides[name].step() for _ in range(cell.block)]
+            measured[name].seconds += [sides[name].step() for _ in range(steps)]
             dist.barrier()
             after = counters(interface)
-            if turn >= cell.warmup_turns:
+            if turn > 0:
                 measured[name].sent_bytes += after[0] - before[0]
                 measured[name].received_bytes += after[1] - before[1]
     for name, side in sides.items():

@@ -67,10 +67,8 @@ def test_rows_leave_the_warm_up_out_and_take_the_slowest_rank() -> None:
     assert [line[0] for line in ddp.lines_of(list(rows.values()))[1:]] == ["tiny_fp32"] * 2
 
 
-def test_steps_and_warm_up_are_whole_turns() -> None:
-    cell = Cell("tiny_fp32", 2, None, ("plain",), warmup=7, steps=6, block=5)
-    assert cell.first == 10
-    assert cell.turns * cell.block == 20
+def test_the_warm_up_is_one_turn_and_others_are_whole() -> None:
+    assert Cell("tiny_fp32", 2, None, ("plain",), warmup=7, steps=6, block=5).turns == [7, 5, 5]
 
 
 def test_without_plain_there_is_no_ratio() -> None:
