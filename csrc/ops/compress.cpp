@@ -6,13 +6,12 @@
 #include "ops/digit_coders.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
-#include "ops/fixed.h"
 #include "ops/for_each.h"
 #include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
-#include "ops/planes.h"
 #include "ops/section.h"
+#include "ops/tables.h"
 #include "ops/upload.h"
 
 namespace lmgc::ops {
@@ -32,8 +31,11 @@ Choice parse_method(const std::string& method) {
                     "': choose 'auto', 'raw', 'planes', 'scale', 'lowrank', 'lm' or 'lmgc'");
 }
 
-Section raw_section(const at::Tensor& bytes) {
-  return {bytes.numel(), [bytes](const at::Tensor& out) { out.copy_(bytes); }};
+Tables tables_of(Choice choice) {
+  return choice == Choice::planes    ? Tables::planes
+         : choice == Choice::scale   ? Tables::scale
+         : choice == Choice::lowrank ? Tables::lowrank
+                                     : Tables::all;
 }
 
 // Dense copies or views of the inputs, on one device.
@@ -57,21 +59,6 @@ std::vector<std::int64_t> sizes_of(const std::vector<at::Tensor>& bytes) {
   for (const at::Tensor& tensor : bytes) sizes.push_back(tensor.numel());
   return sizes;
 }
-
-struct Frame {
-  FrameHeader header;
-  std::vector<Section> sections;
-
-  // Takes a section for tensor i if it is smaller than the one that is there.
-  void offer(std::size_t i, Method method, Section section) {
-    if (section.size >= sections[i].size) return;
-    header.tensors[i].method = method;
-    sections[i] = std::move(section);
-  }
-};
-
-// How a tensor's fixed section begins; null where it has none.
-using FixedHeads = std::vector<std::shared_ptr<const FixedHead>>;
 
 at::Tensor assemble(Frame& frame, const at::Device& device) {
   std::int64_t payload = 0;
@@ -158,40 +145,6 @@ void use_lmgc(const Prior& prior, const std::vector<at::Tensor>& bytes, const Lm
             Method::lmgc, which, std::move(sections), frame);
 }
 
-// Codes every tensor on its own, by the methods of `choice` that suit its type: the smallest
-// section of them, or raw bytes. Returns what was found out for the fixed serializer.
-FixedHeads use_tables(Choice choice, const std::vector<at::Tensor>& bytes, Frame& frame,
-                      const at::Device& device) {
-  std::vector<FixedPlan> plans(bytes.size());
-  FixedHeads heads(bytes.size());
-  const bool is_scale = choice == Choice::scale, is_planes = choice == Choice::planes;
-  if (!is_scale && !is_planes) {
-    const PlainDispatch plain;
-    for (std::size_t i = 0; i < bytes.size(); ++i) {
-      const TensorRecord& record = frame.header.tensors[i];
-      const FloatFormat format = float_format(record.dtype);
-      if (bytes[i].numel() != 0 && format.is_float())
-        plans[i] = plan_fixed(bytes[i], format, record.sizes);
-    }
-  }
-  for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
-    if (bytes[i].numel() == 0) return;
-    TensorRecord& record = frame.header.tensors[i];
-    const FloatFormat format = float_format(record.dtype);
-    record.method = Method::raw;
-    frame.sections[i] = raw_section(bytes[i]);
-    const bool only_fixed = is_scale || choice == Choice::lowrank;
-    if (!only_fixed || !format.is_float())
-      frame.offer(i, Method::planes, encode_planes_section(bytes[i], format));
-    if (!is_planes && format.is_float()) {
-      FixedResult fixed = encode_fixed_section(bytes[i], format, record.sizes, plans[i]);
-      heads[i] = fixed.head;
-      frame.offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section));
-    }
-  });
-  return heads;
-}
-
 // Puts sections of method lm in the places of larger ones.
 void use_lm(const Prior& prior, const std::vector<at::Tensor>& bytes, const FixedHeads& heads,
             const LmOptions& options, Frame& frame) {
@@ -245,11 +198,13 @@ bool decodes(const at::Tensor& frame, const std::vector<at::Tensor>& bytes,
 
 }  // namespace
 
+namespace {
+
 at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
                     const std::string& window, std::int64_t lane_elements, bool bypass,
-                    std::int64_t memory_limit, const std::string& metadata) {
+                    std::int64_t memory_limit, const std::string& metadata, WarmStart* warm_start) {
   const Choice choice = parse_method(method);
   const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order),
                             parse_window(window), lane_elements, bypass, memory_limit};
@@ -290,10 +245,17 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     use_lmgc(**prior, bytes, options, frame);
   } else if (choice == Choice::lm) {
     (*prior)->digit_features();  // likewise
-    const FixedHeads heads = use_tables(choice, bytes, frame, device);
+    const FixedHeads heads = use_tables(Tables::all, bytes, device, nullptr, frame);
     use_lm(**prior, bytes, heads, {lane_elements, memory_limit}, frame);
   } else if (choice != Choice::raw) {
-    use_tables(choice, bytes, frame, device);
+    const bool remembers = choice == Choice::automatic || choice == Choice::lowrank;
+    if (warm_start != nullptr && remembers) {
+      const std::lock_guard<std::mutex> lock(warm_start->mutex);
+      use_tables(tables_of(choice), bytes, device,
+                 &warm_start->recall(frame.header.tensors, device), frame);
+    } else {
+      use_tables(tables_of(choice), bytes, device, nullptr, frame);
+    }
   }
   at::Tensor out = assemble(frame, device);
 
@@ -302,10 +264,30 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
         "this prior does not compute the same probabilities twice; the tensors were compressed "
         "with method 'auto' instead, which needs no prior");
     frame.header.has_prior = false;
-    use_tables(Choice::automatic, bytes, frame, device);
+    use_tables(Tables::all, bytes, device, nullptr, frame);
     out = assemble(frame, device);
   }
   return out;
+}
+
+}  // namespace
+
+at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior& prior,
+                    const std::string& method, const std::string& separator,
+                    std::int64_t bytes_per_group, const std::string& byte_order,
+                    const std::string& window, std::int64_t lane_elements, bool bypass,
+                    std::int64_t memory_limit, const std::string& metadata) {
+  return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
+                  lane_elements, bypass, memory_limit, metadata, nullptr);
+}
+
+at::Tensor compress_warm(const std::vector<at::Tensor>& tensors,
+                         const c10::intrusive_ptr<WarmStart>& warm_start, const std::string& method,
+                         const std::string& metadata) {
+  TORCH_CHECK_VALUE(method == "auto" || method == "lowrank", "method is '", method,
+                    "': a warm start is for 'auto' and 'lowrank'");
+  return compress(tensors, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
+                  std::int64_t{256} << 20, metadata, warm_start.get());
 }
 
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,

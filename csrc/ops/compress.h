@@ -9,6 +9,7 @@
 
 #include "core/frame.h"
 #include "ops/prior.h"
+#include "ops/warm_start.h"
 
 namespace lmgc::ops {
 
@@ -29,6 +30,13 @@ at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
                                const std::string& byte_order, const std::string& window,
                                std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
                                const std::string& metadata);
+
+// The same, methods auto and lowrank only, for the overload `compress.warm`: starts from what
+// `warm_start` knows of the last list, and leaves there what it finds. Takes turns with other calls
+// that share it.
+at::Tensor compress_warm(const std::vector<at::Tensor>& tensors,
+                         const c10::intrusive_ptr<WarmStart>& warm_start, const std::string& method,
+                         const std::string& metadata);
 
 // The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError, or
 // PriorMismatchError.

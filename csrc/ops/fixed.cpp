@@ -162,9 +162,65 @@ FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
     if (fit.low_rank.factors.rank == 0) continue;
     if (plan.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
     bits = fit.bits;
-    plan = {by_dimension_1, std::move(fit.low_rank)};
+    plan = {by_dimension_1, std::move(fit.low_rank), fit.in_double};
   }
   return plan;
+}
+
+namespace {
+
+// Of all lines those that are not flagged as dead.
+std::vector<std::int16_t> live_of(const std::vector<std::int16_t>& lines,
+                                  const std::vector<bool>& dead) {
+  if (dead.empty()) return lines;
+  std::vector<std::int16_t> live;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (!dead[i]) live.push_back(lines[i]);
+  }
+  return live;
+}
+
+// Weights near the scales of the live lines, zeros where there are none; dead lines keep theirs.
+void take_weights(const std::vector<std::int16_t>& scales, const std::vector<bool>& dead,
+                  std::vector<std::int16_t>& weights) {
+  std::size_t live = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (!dead.empty() && dead[i]) continue;
+    weights[i] =
+        scales.empty() ? std::int16_t{0} : static_cast<std::int16_t>((scales[live] + 2) >> 2);
+    ++live;
+  }
+}
+
+}  // namespace
+
+std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format,
+                                      const std::vector<std::int64_t>& sizes,
+                                      const FixedMemory& memory) {
+  if (memory.fit.rank == 0) return std::nullopt;
+  const FixedView view = view_of(bytes, format, sizes, memory.by_dimension_1);
+  if (view.shape.elements == 0) return FixedPlan{};
+  FitMemory live{memory.fit.rank, memory.fit.in_double,
+                 live_of(memory.fit.row_weights, view.head.dead_rows),
+                 live_of(memory.fit.column_weights, view.head.dead_columns)};
+  std::optional<LowRankFit> fit = refit_low_rank(view.live.view(float_type(format)), format, live);
+  if (!fit.has_value()) return std::nullopt;
+  return FixedPlan{memory.by_dimension_1, std::move(fit->low_rank), fit->in_double};
+}
+
+void remember_fixed(const FixedPlan& plan, const FixedHead& head,
+                    const std::vector<std::int64_t>& sizes, FixedMemory& memory) {
+  const bool same_view = memory.by_dimension_1 == head.by_dimension_1;
+  memory.by_dimension_1 = head.by_dimension_1;
+  memory.fit.rank = head.low_rank.factors.rank;
+  memory.fit.in_double = plan.in_double;
+  if (!head.predicted()) return;
+  const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
+  if (!same_view) memory.fit = {memory.fit.rank, memory.fit.in_double, {}, {}};
+  memory.fit.row_weights.resize(static_cast<std::size_t>(shape.rows));
+  memory.fit.column_weights.resize(static_cast<std::size_t>(shape.columns));
+  take_weights(head.scales.rows, head.dead_rows, memory.fit.row_weights);
+  take_weights(head.scales.columns, head.dead_columns, memory.fit.column_weights);
 }
 
 FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,

@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/fixed_section.h"
 #include "core/float_format.h"
+#include "ops/low_rank.h"
 #include "ops/section.h"
 
 namespace lmgc::ops {
@@ -18,6 +20,7 @@ namespace lmgc::ops {
 struct FixedPlan {
   bool by_dimension_1 = false;
   LowRank low_rank;
+  bool in_double = false;  // as in LowRankFit
 };
 
 // Looks for a low-rank prediction of `bytes` (contiguous, non-empty uint8) seen as floats of
@@ -25,6 +28,23 @@ struct FixedPlan {
 // may wait for ever in one.
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
                      const std::vector<std::int64_t>& sizes);
+
+// What is known of a tensor's prediction from that of a tensor like it: weights are those of all
+// lines, dead ones too.
+struct FixedMemory {
+  bool by_dimension_1 = false;
+  FitMemory fit;
+};
+
+// The same as plan_fixed() with one look, where `memory` has a prediction. Nothing where that does
+// not tell.
+std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format,
+                                      const std::vector<std::int64_t>& sizes,
+                                      const FixedMemory& memory);
+
+// Takes down how a tensor was coded by `plan`.
+void remember_fixed(const FixedPlan& plan, const FixedHead& head,
+                    const std::vector<std::int64_t>& sizes, FixedMemory& memory);
 
 // A section and what it says before its digits: predicted is method lowrank, else scale.
 struct FixedResult {

@@ -1,4 +1,4 @@
-// The operator library: torch.classes.lmgc.Prior and the schemas of torch.ops.lmgc. The
+// The operator library: torch.classes.lmgc.Prior, WarmStart and the schemas of torch.ops.lmgc. The
 // serializer's operators, which stand alone, are registered in serialize.cpp and features.cpp.
 
 #include <torch/library.h>
@@ -8,8 +8,10 @@
 #include "core/version.h"
 #include "ops/compress.h"
 #include "ops/prior.h"
+#include "ops/warm_start.h"
 
 #define PRIOR "__torch__.torch.classes.lmgc.Prior"
+#define WARM_START "__torch__.torch.classes.lmgc.WarmStart"
 #define COMPRESS_OPTIONS                                                                         \
   ", str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\","                     \
   " str window=\"disjoint\", int lane_elements=0, bool bypass=True, int memory_limit=268435456," \
@@ -18,12 +20,16 @@
 TORCH_LIBRARY(lmgc, m) {
   using namespace lmgc::ops;
   register_prior(m);  // before the schemas that name the class
+  register_warm_start(m);
   m.def("version() -> str", [] { return std::string(lmgc::library_version()); });
   m.def("compress(Tensor[] tensors, " PRIOR "? prior=None, *, str method=\"auto\"" COMPRESS_OPTIONS,
         {at::Tag::pt2_compliant_tag});
   // torch.compile cannot see the stand-in of a custom class behind an optional argument: with this
   // overload a call with a prior stays in one graph.
   m.def("compress.prior(Tensor[] tensors, " PRIOR " prior, *, str method=\"lmgc\"" COMPRESS_OPTIONS,
+        {at::Tag::pt2_compliant_tag});
+  m.def("compress.warm(Tensor[] tensors, " WARM_START
+        " warm_start, *, str method=\"auto\", str metadata=\"\") -> Tensor",
         {at::Tag::pt2_compliant_tag});
   m.def("decompress(Tensor data, " PRIOR "? prior=None) -> Tensor[]", {at::Tag::pt2_compliant_tag});
   m.def("info(Tensor data) -> str");
@@ -34,6 +40,7 @@ TORCH_LIBRARY(lmgc, m) {
 TORCH_LIBRARY_IMPL(lmgc, CompositeExplicitAutograd, m) {
   m.impl("compress", lmgc::ops::compress);
   m.impl("compress.prior", lmgc::ops::compress_with_prior);
+  m.impl("compress.warm", lmgc::ops::compress_warm);
   m.impl("decompress", lmgc::ops::decompress);
   m.impl("info", lmgc::ops::info);
 }

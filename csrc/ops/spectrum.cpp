@@ -25,21 +25,6 @@ void decompose(const at::Tensor& matrix, Spectrum& spectrum) {
   spectrum.squares = to_doubles(ascending.flip({0}).clamp_min(0));
 }
 
-// Sums of squares, a stripe of rows at a time, so that not all of the matrix is copied.
-template <class Stripe>
-double sum_of_squares(const at::Tensor& matrix, const Stripe& stripe_of) {
-  constexpr std::int64_t stripe = 256;
-  double sum = 0;
-  for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
-    const double norm = stripe_of(first, std::min(stripe, matrix.size(0) - first))
-                            .to(at::kDouble)
-                            .norm()
-                            .template item<double>();
-    sum += norm * norm;
-  }
-  return sum;
-}
-
 }  // namespace
 
 void scale_(at::Tensor& matrix, const Weights& weights) {
@@ -63,6 +48,11 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
   return std::vector<double>(first, first + host.numel());
 }
 
+double sum_of_squares(const at::Tensor& matrix) {
+  const std::int64_t along = matrix.stride(1) == 1 ? 1 : 0;
+  return at::linalg_vector_norm(matrix, 2, {along}).to(at::kDouble).square_().sum().item<double>();
+}
+
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
   decompose(matrix, spectrum);
@@ -77,7 +67,7 @@ Sketch sketch(const at::Tensor& matrix, const at::Tensor& start) {
   return {basis, at::matmul(basis.t(), matrix)};
 }
 
-Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
+Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& start) {
   Spectrum spectrum;
   const Sketch found = sketch(matrix, start);
   decompose(found.seen, spectrum);
@@ -86,16 +76,17 @@ Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start) {
   spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,
   // itself.
-  constexpr double too_small = 1e-4;
+  constexpr double too_small = 1e-5;
   const double captured = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
-  spectrum.total = sum_of_squares(matrix, [&](std::int64_t first, std::int64_t count) {
-    return matrix.narrow(0, first, count);
-  });
-  if (spectrum.total - captured < too_small * spectrum.total) {
-    spectrum.total = captured + sum_of_squares(matrix, [&](std::int64_t first, std::int64_t count) {
-                       return at::addmm(matrix.narrow(0, first, count),
-                                        found.basis.narrow(0, first, count), found.seen, 1, -1);
-                     });
+  spectrum.total = total;
+  if (total - captured < too_small * total) {
+    spectrum.total = captured;
+    constexpr std::int64_t stripe = 256;  // rows, so that not all of it is copied
+    for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
+      const std::int64_t rows = std::min(stripe, matrix.size(0) - first);
+      spectrum.total += sum_of_squares(at::addmm(
+          matrix.narrow(0, first, rows), found.basis.narrow(0, first, rows), found.seen, 1, -1));
+    }
   }
   return spectrum;
 }

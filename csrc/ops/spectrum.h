@@ -44,8 +44,12 @@ struct Sketch {
 };
 Sketch sketch(const at::Tensor& matrix, const at::Tensor& start);
 
-// As many as `start` has columns, by a sketch.
-Spectrum leading_spectrum(const at::Tensor& matrix, const at::Tensor& start);
+// Of a matrix or a transposed one: of its lines that are contiguous, each in the work type, and all
+// together in doubles.
+double sum_of_squares(const at::Tensor& matrix);
+
+// As many as `start` has columns, by a sketch; `total` is the sum of squares.
+Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& start);
 
 // A guess when nothing is known, the same each time.
 at::Tensor random_start(std::int64_t columns, std::int64_t count, const at::TensorOptions& options);

@@ -10,18 +10,24 @@ import contextlib
 
 from lmgc_torch import _library, export
 from lmgc_torch.api import compress, decompress, info
-from lmgc_torch.errors import CorruptFrameError, LmgcError, PriorMismatchError
+from lmgc_torch.errors import (
+    CommunicationError,
+    CorruptFrameError,
+    LmgcError,
+    PriorMismatchError,
+)
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
+from lmgc_torch.warm_start import WarmStart
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
-__all__ += ["Prior", "export"]
+__all__ += ["Prior", "WarmStart", "export"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
-__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError"]
+__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.

@@ -121,6 +121,14 @@ def _compress(
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
+@torch.library.register_fake("lmgc::compress.warm")
+def _compress_warm(
+    tensors: Sequence[torch.Tensor], warm_start: Any, *, method: str = "auto", metadata: str = ""
+) -> torch.Tensor:
+    frame: torch.Tensor = _compress(tensors, method=method, metadata=metadata)
+    return frame
+
+
 # How many tensors a frame holds, and which, stands in its bytes, and how many matrices of symbols a
 # tensor has depends on its elements: a graph cannot go on without them. This error makes
 # torch.compile break the graph there, and fullgraph=True refuse it by name.
@@ -144,7 +152,9 @@ def _residual_features(
 
 
 def _not_while_tracing(self: Any, *arguments: Any) -> Any:
-    raise NotImplementedError("a prior can be handed on while a graph is traced, but not asked")
+    raise NotImplementedError(
+        "priors and warm starts can be handed on while a graph is traced, but not asked"
+    )
 
 
 @register_fake_class("lmgc::Prior")
@@ -163,3 +173,17 @@ class _FakePrior:
 
     to = device = vocab = context_features = max_context = portable = _not_while_tracing
     native = use_native = _not_while_tracing
+
+
+@register_fake_class("lmgc::WarmStart")
+class _FakeWarmStart:
+    """The stand-in of a warm start while a graph is traced."""
+
+    def __init__(self, empty: bool) -> None:
+        self._empty = empty
+
+    @classmethod
+    def __obj_unflatten__(cls, flat: tuple[tuple[str, bool], ...]) -> "_FakeWarmStart":
+        return cls(**dict(flat))
+
+    clear = _not_while_tracing

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "translated"]
+__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
+__all__ += ["translated"]
 
 
 class LmgcError(RuntimeError):
@@ -16,6 +17,10 @@ class CorruptFrameError(LmgcError):
 
 class PriorMismatchError(LmgcError):
     """The frame was compressed with another prior, or one that decodes only where it encoded."""
+
+
+class CommunicationError(LmgcError):
+    """A rank of a process group failed or is gone; the message names it and says what it said."""
 
 
 _BY_PREFIX: dict[str, type[LmgcError]] = {

@@ -1,0 +1,155 @@
+#include "ops/tables.h"
+
+#include <optional>
+
+#include "ops/for_each.h"
+#include "ops/planes.h"
+
+namespace lmgc::ops {
+namespace {
+
+// A tensor's way to its section.
+struct Attempt {
+  bool search = true;  // all that may be tried is; else only what memory says
+  FixedPlan plan;
+  // Of the sections that were made; 0: none.
+  std::int64_t planes = 0, fixed = 0;
+};
+
+class Coding {
+ public:
+  Coding(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
+         std::vector<TensorMemory>* memories, Frame& frame)
+      : tables_(tables),
+        bytes_(bytes),
+        device_(device),
+        memories_(memories),
+        frame_(frame),
+        attempts_(bytes.size()),
+        heads_(bytes.size()) {}
+
+  FixedHeads run() {
+    std::vector<std::size_t> which;
+    for (std::size_t i = 0; i < bytes_.size(); ++i) {
+      if (bytes_[i].numel() == 0) continue;
+      which.push_back(i);
+      attempts_[i].search = memories_ == nullptr || must_search(i);
+      plan(i);
+    }
+    encode(which);
+    if (memories_ == nullptr) return std::move(heads_);
+    // What came out much larger than the last time is searched for after all.
+    std::vector<std::size_t> again;
+    for (const std::size_t i : which) {
+      if (attempts_[i].search || frame_.sections[i].size <= expected(i)) continue;
+      again.push_back(i);
+      attempts_[i].search = true;
+      plan(i);
+    }
+    encode(again);
+    for (const std::size_t i : which) remember(i);
+    return std::move(heads_);
+  }
+
+ private:
+  bool is_float(std::size_t i) const { return format(i).is_float(); }
+  FloatFormat format(std::size_t i) const { return float_format(frame_.header.tensors[i].dtype); }
+  bool only_fixed(std::size_t i) const {
+    return is_float(i) && (tables_ == Tables::scale || tables_ == Tables::lowrank);
+  }
+
+  bool must_search(std::size_t i) const {
+    const TensorMemory& memory = (*memories_)[i];
+    return is_search_due(memory, i) || (memory.method == Method::planes && only_fixed(i));
+  }
+
+  std::int64_t expected(std::size_t i) const {
+    const std::int64_t bytes = (*memories_)[i].bytes;
+    return bytes + bytes / 8 + 64;
+  }
+
+  void plan(std::size_t i) {
+    if (!is_float(i) || tables_ == Tables::scale || tables_ == Tables::planes) return;
+    const PlainDispatch plain;
+    const auto& sizes = frame_.header.tensors[i].sizes;
+    Attempt& attempt = attempts_[i];
+    if (!attempt.search) {
+      const TensorMemory& memory = (*memories_)[i];
+      if (memory.method != Method::lowrank) return;
+      auto plan = replan_fixed(bytes_[i], format(i), sizes, memory.fixed);
+      attempt.search = !plan.has_value();
+      if (plan.has_value()) attempt.plan = std::move(*plan);
+    }
+    if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), sizes);
+  }
+
+  void encode(const std::vector<std::size_t>& which) {
+    std::vector<std::int64_t> sizes;
+    for (const std::size_t i : which) sizes.push_back(bytes_[i].numel());
+    for_each_tensor(device_, sizes, [&](std::size_t k) { encode(which[k]); });
+  }
+
+  void encode(std::size_t i) {
+    TensorRecord& record = frame_.header.tensors[i];
+    record.method = Method::raw;
+    frame_.sections[i] = raw_section(bytes_[i]);
+    // The method that is known to win by far is the only one.
+    const Method only =
+        !attempts_[i].search && (*memories_)[i].clearly ? (*memories_)[i].method : Method::raw;
+    const bool is_fixed = only == Method::scale || only == Method::lowrank;
+    if (!only_fixed(i) && !is_fixed)
+      offer(i, Method::planes, encode_planes_section(bytes_[i], format(i)), attempts_[i].planes);
+    if (tables_ != Tables::planes && is_float(i) && only != Method::planes) {
+      FixedResult fixed =
+          encode_fixed_section(bytes_[i], format(i), record.sizes, attempts_[i].plan);
+      heads_[i] = fixed.head;
+      offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section),
+            attempts_[i].fixed);
+    }
+  }
+
+  void offer(std::size_t i, Method method, Section section, std::int64_t& size) {
+    size = section.size;
+    frame_.offer(i, method, std::move(section));
+  }
+
+  void remember(std::size_t i) {
+    TensorMemory& memory = (*memories_)[i];
+    const Attempt& attempt = attempts_[i];
+    const Method method = frame_.header.tensors[i].method;
+    if (attempt.search) {
+      remember_search(method, memory);
+      // By two per cent.
+      const std::int64_t other = method == Method::planes ? attempt.fixed : attempt.planes;
+      memory.clearly =
+          method != Method::raw &&
+          (other == 0 || other > frame_.sections[i].size + frame_.sections[i].size / 50);
+    } else {
+      ++memory.calls;
+    }
+    memory.bytes = frame_.sections[i].size;
+    if (heads_[i] == nullptr || method != Method::lowrank) return;
+    remember_fixed(attempt.plan, *heads_[i], frame_.header.tensors[i].sizes, memory.fixed);
+  }
+
+  const Tables tables_;
+  const std::vector<at::Tensor>& bytes_;
+  const at::Device device_;
+  std::vector<TensorMemory>* const memories_;
+  Frame& frame_;
+  std::vector<Attempt> attempts_;
+  FixedHeads heads_;
+};
+
+}  // namespace
+
+Section raw_section(const at::Tensor& bytes) {
+  return {bytes.numel(), [bytes](const at::Tensor& out) { out.copy_(bytes); }};
+}
+
+FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
+                      std::vector<TensorMemory>* memories, Frame& frame) {
+  return Coding(tables, bytes, device, memories, frame).run();
+}
+
+}  // namespace lmgc::ops

@@ -1,0 +1,45 @@
+// Methods that code every tensor on its own, with tables or as it is.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "core/frame.h"
+#include "ops/fixed.h"
+#include "ops/section.h"
+#include "ops/warm_start.h"
+
+namespace lmgc::ops {
+
+// A frame before it has bytes.
+struct Frame {
+  FrameHeader header;
+  std::vector<Section> sections;
+
+  // Takes a section for tensor i if it is smaller than the one that is there.
+  void offer(std::size_t i, Method method, Section section) {
+    if (section.size >= sections[i].size) return;
+    header.tensors[i].method = method;
+    sections[i] = std::move(section);
+  }
+};
+
+// How a tensor's fixed section begins; null where it has none.
+using FixedHeads = std::vector<std::shared_ptr<const FixedHead>>;
+
+// Which methods may code a tensor of floats; other types have planes.
+enum class Tables { planes, scale, lowrank, all };
+
+Section raw_section(const at::Tensor& bytes);
+
+// Codes every tensor by the methods of `tables`: the smallest section of them, or raw bytes. With
+// `memories`, one a tensor, from what these know, and they are brought up to date. Returns what was
+// found out for the fixed serializer.
+FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
+                      std::vector<TensorMemory>* memories, Frame& frame);
+
+}  // namespace lmgc::ops

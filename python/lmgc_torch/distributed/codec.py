@@ -1,0 +1,50 @@
+"""Lists of tensors to bytes for the link, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+from lmgc_torch import api
+from lmgc_torch.errors import CorruptFrameError
+
+UNCOMPRESSED = "raw"  # as they are, without a frame
+
+
+def encode(tensors: Sequence[torch.Tensor], method: str) -> torch.Tensor:
+    """Returns the tensors' bytes: a frame of `method`, or for "raw" just the elements."""
+    if method == UNCOMPRESSED:
+        parts = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return api.compress(list(tensors), method=cast(api.Method, method))
+
+
+def decode(
+    data: torch.Tensor, method: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Returns what `encode` was given.
+
+    Args:
+        data: What it returned, as received.
+        method: The method it was given.
+        shapes: Those of the tensors.
+        dtype: Theirs.
+
+    Raises:
+        CorruptFrameError: The bytes are damaged, or hold other tensors.
+    """
+    if method == UNCOMPRESSED:
+        sizes = [torch.Size(shape).numel() * dtype.itemsize for shape in shapes]
+        if data.numel() != sum(sizes):
+            raise CorruptFrameError(f"{data.numel()} bytes came where {sum(sizes)} were expected")
+        return [
+            part.clone().view(dtype).view(shape)  # a clone is aligned
+            for part, shape in zip(data.split(sizes), shapes, strict=True)
+        ]
+    tensors = api.decompress(data)
+    expected = [(dtype, tuple(shape)) for shape in shapes]
+    if not isinstance(tensors, list) or expected != [(t.dtype, tuple(t.shape)) for t in tensors]:
+        raise CorruptFrameError("the frame holds other tensors than those that were expected")
+    return tensors

@@ -1,0 +1,292 @@
+"""Buckets under way: encoded, exchanged, summed, exchanged again and decoded, all at once.
+
+Every round of a bucket goes through five stages:
+
+    encode   this rank's gradients, one frame for each other owner     codec thread
+    scatter  frames go to the owners                                   scatter thread, own group
+    reduce   decode the others' gradients, sum, encode the sum         codec thread
+    gather   the sum's frame goes to all                               gather thread, own group
+    decode   the others' sums                                          codec thread
+
+Rounds enter in the order of the hook's calls, which is the same on every rank, and each stage keeps
+that order: this is what makes every rank's exchanges meet. Between stages the codec thread is free
+to choose, and it chooses what keeps the link busy.
+
+When something fails on a rank, it answers the next exchange of either group with the error's text
+and takes part in no other; its peers raise the error and do the same. So no rank waits for one that
+has failed, wherever each of them is in its work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.futures import Future
+
+from lmgc_torch.distributed import codec
+from lmgc_torch.distributed.exchange import exchange, transport_device
+from lmgc_torch.distributed.partition import Piece, Round
+from lmgc_torch.distributed.summation import Order, add_up
+from lmgc_torch.errors import CommunicationError
+
+BUSY = 2  # rounds that wait for the link; with fewer, work that feeds it comes first
+
+
+@dataclass
+class Measured:
+    """What became of a bucket on this rank."""
+
+    codec_seconds: float = 0.0
+    wire_seconds: float = 0.0
+    sent_bytes: int = 0
+
+
+@dataclass
+class Job:
+    """A bucket on its way; without rounds, only the confirmation that a step has succeeded."""
+
+    buffer: torch.Tensor
+    rounds: list[Round]
+    method: str
+    order: Order
+    confirm: bool  # when all jobs up to this one are done here: ask whether they are everywhere
+    done: Callable[[Measured], None]
+    measured: Measured = field(default_factory=Measured)
+    future: Future = field(default_factory=Future)
+    ready: Any = None  # on CUDA: the event after which the buffer holds the gradients
+    rounds_left: int = 0
+    confirming: bool = False
+
+
+@dataclass
+class Step:
+    """A round of a job between two stages; without pieces, a job's confirmation."""
+
+    job: Job
+    pieces: Round
+    frames: dict[int, torch.Tensor | None] = field(default_factory=dict)
+
+
+class Pipeline:
+    """The threads and queues of a rank.
+
+    Args:
+        scatter: A process group that nobody else uses.
+        gather: Another one, of the same ranks.
+        device: Where the buckets are.
+    """
+
+    def __init__(
+        self, scatter: dist.ProcessGroup, gather: dist.ProcessGroup, device: torch.device
+    ) -> None:
+        self.error: str | None = None  # what has failed, for good
+        self._told = ""  # the same as the peers are told
+        self._rank = dist.get_rank(scatter)
+        self._others = [r for r in range(dist.get_world_size(scatter)) if r != self._rank]
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._changed = threading.Condition()
+        self._closed = False
+        stages = ("encode", "scatter", "reduce", "gather", "decode")
+        self._queues: dict[str, deque[Step]] = {stage: deque() for stage in stages}
+        self._pending: deque[Job] = deque()  # not completed, in order
+        threads = {
+            "codec": self._code,
+            "scatter": lambda: self._exchange("scatter", scatter, "reduce"),
+            "gather": lambda: self._exchange("gather", gather, "decode"),
+        }
+        for name, run in threads.items():
+            threading.Thread(target=run, name=f"lmgc-{name}", daemon=True).start()
+
+    def submit(self, job: Job) -> Future:
+        """Starts on a bucket.
+
+        Returns:
+            A future of its buffer, once that holds the sum; or of the CommunicationError.
+        """
+        if self._stream is not None:
+            job.future = Future(devices=[self._device])
+            job.ready = torch.cuda.current_stream(self._device).record_event()
+            job.buffer.record_stream(self._stream)
+        with self._changed:
+            if self.error is not None:
+                job.future.set_result(CommunicationError(self.error))
+                return job.future
+            job.rounds_left = len(job.rounds)
+            self._pending.append(job)
+            self._queues["encode"].extend(Step(job, pieces) for pieces in job.rounds)
+            self._changed.notify_all()
+        if not job.rounds:
+            self._advance()
+        return job.future
+
+    def close(self) -> None:
+        """Ends the threads, when they have done what they are at."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # ---- the codec thread -----------------------------------------------------------------------
+
+    def _code(self) -> None:
+        work = {"encode": self._encode, "reduce": self._reduce, "decode": self._decode}
+        while (chosen := self._next_work()) is not None:
+            stage, step = chosen
+            begin = time.perf_counter()
+            try:
+                with self._on_stream(step.job):
+                    work[stage](step)
+            except Exception as problem:
+                self._fail(f"{type(problem).__name__}: {problem}", here=True)
+                continue
+            step.job.measured.codec_seconds += time.perf_counter() - begin
+            if stage == "decode":
+                step.job.rounds_left -= 1
+                self._advance()
+            else:
+                self._put({"encode": "scatter", "reduce": "gather"}[stage], step)
+
+    def _next_work(self) -> tuple[str, Step] | None:
+        with self._changed:
+            while True:
+                waiting = len(self._queues["scatter"]) + len(self._queues["gather"])
+                feeding = ("reduce", "encode")
+                order = (*feeding, "decode") if waiting < BUSY else ("decode", *feeding)
+                for stage in order:
+                    if self._queues[stage]:
+                        return stage, self._queues[stage].popleft()
+                if self._closed:
+                    return None
+                self._changed.wait()
+
+    def _encode(self, step: Step) -> None:
+        for owner in self._others:
+            step.frames[owner] = self._frame(step, owner)
+
+    def _reduce(self, step: Step) -> None:
+        sums: torch.Tensor | None = None
+        piece = step.pieces[self._rank]
+        if piece.blocks:
+            job = step.job
+            gradients = {self._rank: piece.split(piece.gather(job.buffer))}
+            for rank in self._others:
+                gradients[rank] = piece.split(self._received(step, rank, piece))
+            ranks = range(len(gradients))
+            add_up(piece, [gradients[rank] for rank in ranks], job.order, job.buffer)
+            sums = self._frame(step, self._rank)
+        step.frames = dict.fromkeys(self._others, sums)
+
+    def _decode(self, step: Step) -> None:
+        for owner in self._others:
+            piece = step.pieces[owner]
+            if piece.blocks:
+                piece.scatter(self._received(step, owner, piece), step.job.buffer)
+        step.frames = {}
+
+    def _frame(self, step: Step, owner: int) -> torch.Tensor | None:
+        piece = step.pieces[owner]
+        if not piece.blocks:
+            return None
+        return codec.encode(piece.gather(step.job.buffer), step.job.method)
+
+    def _received(self, step: Step, rank: int, piece: Piece) -> list[torch.Tensor]:
+        data = step.frames[rank]
+        assert data is not None
+        job = step.job
+        data = data.to(job.buffer.device)
+        return codec.decode(data, job.method, piece.shapes, job.buffer.dtype)
+
+    # ---- the exchange threads -------------------------------------------------------------------
+
+    def _exchange(self, stage: str, group: dist.ProcessGroup, following: str) -> None:
+        device = transport_device(group, self._device)
+        while (step := self._next_exchange(stage)) is not None:
+            begin = time.perf_counter()
+            sent = dict(step.frames)
+            try:
+                with self._on_stream(step.job):
+                    step.frames = dict(exchange(sent, self._others, group, device=device))
+            except Exception as problem:
+                if isinstance(problem, CommunicationError):
+                    self._fail(str(problem), here=False)
+                else:
+                    self._fail(f"{type(problem).__name__}: {problem}", here=True)
+                return  # this exchange has told the peers, or they cannot be told
+            if not step.pieces:  # all ranks have come here: all have succeeded
+                step.job.confirm = False
+                self._advance()
+                continue
+            measured = step.job.measured
+            measured.wire_seconds += time.perf_counter() - begin
+            measured.sent_bytes += sum(data.numel() for data in sent.values() if data is not None)
+            self._put(following, step)
+        if self.error is not None:
+            with contextlib.suppress(Exception):
+                nothing = dict.fromkeys(self._others)
+                exchange(nothing, self._others, group, device=device, error=self._told)
+
+    def _next_exchange(self, stage: str) -> Step | None:
+        """Returns what to exchange next; None once there is an error to tell, or no more work."""
+        with self._changed:
+            while not self._queues[stage]:
+                if self.error is not None or self._closed:
+                    return None
+                self._changed.wait()
+            return None if self.error is not None else self._queues[stage].popleft()
+
+    # ---- together -------------------------------------------------------------------------------
+
+    def _put(self, stage: str, step: Step) -> None:
+        with self._changed:
+            if self.error is None:
+                self._queues[stage].append(step)
+            self._changed.notify_all()
+
+    def _advance(self) -> None:
+        """Completes the jobs that are done, in order, and has confirmed what must be."""
+        done = []
+        with self._changed:
+            while self._pending and self._pending[0].rounds_left == 0:
+                job = self._pending[0]
+                if job.confirm:
+                    if not job.confirming:
+                        job.confirming = True
+                        self._queues["gather"].append(Step(job, (), dict.fromkeys(self._others)))
+                        self._changed.notify_all()
+                    break
+                done.append(self._pending.popleft())
+        for job in done:
+            with self._on_stream(job):
+                job.done(job.measured)
+                job.future.set_result(job.buffer)
+
+    def _fail(self, error: str, *, here: bool) -> None:
+        """Ends all work; `here`: it is this rank's own error, not one that it was told."""
+        with self._changed:
+            if self.error is not None:
+                return
+            self._told = error
+            self.error = f"rank {dist.get_rank()}: {error}" if here else error
+            pending, self._pending = list(self._pending), deque()
+            for queue in self._queues.values():
+                queue.clear()
+            self._changed.notify_all()
+        for job in pending:
+            job.future.set_result(CommunicationError(self.error))
+
+    @contextlib.contextmanager
+    def _on_stream(self, job: Job) -> Any:
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            job.ready.wait(self._stream)
+            yield

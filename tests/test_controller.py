@@ -1,0 +1,129 @@
+"""The controller's choices, on a simulated link and codec."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from lmgc_torch.distributed import controller as module
+from lmgc_torch.distributed.controller import CHECK_EVERY, PLAIN, Controller
+from lmgc_torch.distributed.pipeline import Measured
+
+BYTES = 1 << 22
+CODEC_RATE = {PLAIN: 0.0, "lowrank": 1 / 20e6, "scale": 1 / 100e6, "planes": 1 / 800e6}  # s / byte
+RATIO = {PLAIN: 1.0, "lowrank": 0.65, "scale": 0.82, "planes": 0.83}
+
+
+class World:
+    """Buckets whose steps take what the slower of codec and link needs."""
+
+    def __init__(self, monkeypatch, link, method="auto", buckets=4, smallest=0):
+        self.now = 0.0
+        self.link = link  # bytes / s
+        self.agreements = 0
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        self.controller = Controller(method, smallest, self.agree)
+        self.buckets = buckets
+        self.ratio = dict(RATIO)
+
+    def agree(self, values):
+        self.agreements += 1
+        return values
+
+    def step(self):
+        self.controller.begin_step()
+        codec = wire = 0.0
+        methods = []
+        for bucket in range(self.buckets):
+            method = self.controller.method_of(bucket, BYTES)
+            methods.append(method)
+            sent = int(BYTES * self.ratio[method])
+            own = BYTES * CODEC_RATE[method]
+            self.controller.record(bucket, method, Measured(own, sent / self.link, sent))
+            codec, wire = codec + own, wire + sent / self.link
+        begin = self.now
+        self.now += 0.05 + max(codec, wire)
+        return methods, self.now - begin
+
+    def run(self, steps):
+        return [self.step() for _ in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [(2e6, {"lowrank"}), (50e6, {"lowrank", "scale", "planes"}), (5e9, {PLAIN})],
+)
+def test_the_fastest_is_chosen(monkeypatch, link, expected):
+    world = World(monkeypatch, link)
+    world.run(20)
+    methods, _ = world.step()
+    assert set(methods) <= expected
+
+
+@pytest.mark.parametrize("link", [1e6, 12.5e6, 25e6, 50e6, 125e6, 1e9, 1e10])
+def test_no_link_makes_steps_slower_than_plain_once_settled(monkeypatch, link):
+    plain = World(monkeypatch, link, method="raw")
+    plain.ratio["raw"] = 1.0
+    monkeypatch.setitem(CODEC_RATE, "raw", 0.0)
+    seconds_plain = plain.step()[1]
+    world = World(monkeypatch, link)
+    world.run(20)
+    seconds = sum(taken for _, taken in world.run(600)) / 600
+    assert seconds <= 1.03 * seconds_plain
+
+
+def test_a_mix_is_found_where_codec_and_link_are_both_busy(monkeypatch):
+    world = World(monkeypatch, link=22e6, buckets=8)
+    world.run(25)
+    methods, taken = world.step()
+    assert len(set(methods)) > 1
+    uniform = min(0.05 + 8 * BYTES * max(CODEC_RATE[m], RATIO[m] / 22e6) for m in CODEC_RATE)
+    assert taken < uniform
+
+
+def test_a_link_that_becomes_fast_ends_compression(monkeypatch):
+    world = World(monkeypatch, link=2e6)
+    world.run(30)
+    assert set(world.step()[0]) == {"lowrank"}
+    world.link = 5e9
+    world.run(CHECK_EVERY + 10)
+    assert set(world.step()[0]) == {PLAIN}
+
+
+def test_a_link_that_becomes_slow_begins_it(monkeypatch):
+    world = World(monkeypatch, link=5e9)
+    world.run(30)
+    assert set(world.step()[0]) == {PLAIN}
+    world.link = 2e6
+    world.run(2 * CHECK_EVERY + 30)
+    assert set(world.step()[0]) == {"lowrank"}
+
+
+def test_settled_steps_do_not_talk(monkeypatch):
+    world = World(monkeypatch, link=2e6)
+    world.run(30)
+    before = world.agreements
+    world.run(CHECK_EVERY - 30)
+    assert world.agreements == before
+
+
+def test_small_buckets_are_never_compressed(monkeypatch):
+    world = World(monkeypatch, link=2e6, smallest=BYTES + 1)
+    assert all(set(methods) == {PLAIN} for methods, _ in world.run(50))
+
+
+def test_a_fixed_method_stays(monkeypatch):
+    world = World(monkeypatch, link=5e9, method="lowrank")
+    assert all(set(methods) == {"lowrank"} for methods, _ in world.run(50))
+    assert world.agreements == 0
+
+
+def test_a_restart_begins_anew(monkeypatch):
+    world = World(monkeypatch, link=2e6)
+    world.run(30)
+    world.controller.restart()
+    world.buckets = 2
+    assert set(world.step()[0]) == {PLAIN}
+    world.run(30)
+    assert set(world.step()[0]) == {"lowrank"}
