@@ -36,8 +36,22 @@ from lmgc_torch.distributed.exchange import exchange, transport_device
 from lmgc_torch.distributed.partition import Piece, Round
 from lmgc_torch.distributed.summation import Order, add_up
 from lmgc_torch.errors import CommunicationError
+from lmgc_torch.warm_start import WarmStart
 
 BUSY = 2  # rounds that wait for the link; with fewer, work that feeds it comes first
+
+
+@dataclass
+class Layout:
+    """How buckets of one kind are reduced, and what is remembered from one to the next."""
+
+    rounds: list[Round]
+    order: Order
+    # By round and owner: the searches of the encoder. An owner's own are those of its sums.
+    starts: list[tuple[WarmStart, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = [tuple(WarmStart() for _ in pieces) for pieces in self.rounds]
 
 
 @dataclass
@@ -51,12 +65,11 @@ class Measured:
 
 @dataclass
 class Job:
-    """A bucket on its way; without rounds, only the confirmation that a step has succeeded."""
+    """A bucket on its way; without a layout, only the confirmation that a step has succeeded."""
 
     buffer: torch.Tensor
-    rounds: list[Round]
+    layout: Layout | None
     method: str
-    order: Order
     confirm: bool  # when all jobs up to this one are done here: ask whether they are everywhere
     done: Callable[[Measured], None]
     measured: Measured = field(default_factory=Measured)
@@ -72,6 +85,7 @@ class Step:
 
     job: Job
     pieces: Round
+    starts: tuple[WarmStart, ...] = ()
     frames: dict[int, torch.Tensor | None] = field(default_factory=dict)
 
 
@@ -120,11 +134,14 @@ class Pipeline:
             if self.error is not None:
                 job.future.set_result(CommunicationError(self.error))
                 return job.future
-            job.rounds_left = len(job.rounds)
             self._pending.append(job)
-            self._queues["encode"].extend(Step(job, pieces) for pieces in job.rounds)
+            if job.layout is not None:
+                rounds = zip(job.layout.rounds, job.layout.starts, strict=True)
+                steps = [Step(job, pieces, starts) for pieces, starts in rounds]
+                self._queues["encode"].extend(steps)
+                job.rounds_left = len(steps)
             self._changed.notify_all()
-        if not job.rounds:
+        if not job.rounds_left:
             self._advance()
         return job.future
 
@@ -176,11 +193,13 @@ class Pipeline:
         piece = step.pieces[self._rank]
         if piece.blocks:
             job = step.job
+            assert job.layout is not None
+            order = job.layout.order
             gradients = {self._rank: piece.split(piece.gather(job.buffer))}
             for rank in self._others:
                 gradients[rank] = piece.split(self._received(step, rank, piece))
             ranks = range(len(gradients))
-            add_up(piece, [gradients[rank] for rank in ranks], job.order, job.buffer)
+            add_up(piece, [gradients[rank] for rank in ranks], order, job.buffer)
             sums = self._frame(step, self._rank)
         step.frames = dict.fromkeys(self._others, sums)
 
@@ -195,7 +214,7 @@ class Pipeline:
         piece = step.pieces[owner]
         if not piece.blocks:
             return None
-        return codec.encode(piece.gather(step.job.buffer), step.job.method)
+        return codec.encode(piece.gather(step.job.buffer), step.job.method, step.starts[owner])
 
     def _received(self, step: Step, rank: int, piece: Piece) -> list[torch.Tensor]:
         data = step.frames[rank]
@@ -259,7 +278,9 @@ class Pipeline:
                 if job.confirm:
                     if not job.confirming:
                         job.confirming = True
-                        self._queues["gather"].append(Step(job, (), dict.fromkeys(self._others)))
+                        self._queues["gather"].append(
+                            Step(job, (), (), dict.fromkeys(self._others))
+                        )
                         self._changed.notify_all()
                     break
                 done.append(self._pending.popleft())
