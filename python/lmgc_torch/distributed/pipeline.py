@@ -38,6 +38,7 @@ from lmgc_torch.distributed.summation import Order, add_up
 from lmgc_torch.errors import CommunicationError
 from lmgc_torch.warm_start import WarmStart
 
+GOODBYE = 5.0  # seconds for telling the peers of an error, before this rank may end
 BUSY = 2  # rounds that wait for the link; with fewer, work that feeds it comes first
 
 
@@ -117,8 +118,12 @@ class Pipeline:
             "scatter": lambda: self._exchange("scatter", scatter, "reduce"),
             "gather": lambda: self._exchange("gather", gather, "decode"),
         }
-        for name, run in threads.items():
-            threading.Thread(target=run, name=f"lmgc-{name}", daemon=True).start()
+        self._threads = {
+            name: threading.Thread(target=run, name=f"lmgc-{name}", daemon=True)
+            for name, run in threads.items()
+        }
+        for thread in self._threads.values():
+            thread.start()
 
     def submit(self, job: Job) -> Future:
         """Starts on a bucket.
@@ -300,6 +305,14 @@ class Pipeline:
             for queue in self._queues.values():
                 queue.clear()
             self._changed.notify_all()
+        end = threading.Thread(target=self._end, args=(pending,), name="lmgc-end", daemon=True)
+        end.start()
+
+    def _end(self, pending: list[Job]) -> None:
+        """Tells the error to those who wait for it, once the peers know it."""
+        deadline = time.monotonic() + GOODBYE
+        for name in ("scatter", "gather"):
+            self._threads[name].join(max(0.0, deadline - time.monotonic()))
         for job in pending:
             job.future.set_result(CommunicationError(self.error))
 
