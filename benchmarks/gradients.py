@@ -206,13 +206,13 @@ def _task(
         # Characters that never occur would be rows of zeros in every embedding gradient.
         alphabet, characters = torch.unique(datasets.text(folder), return_inverse=True)
         model = NETWORKS[network](len(alphabet), CONTEXT, **options).to(dtype)
-        return model, _text_losses(model, characters, batch or 16, generator)
+        return model, text_losses(model, characters, batch or 16, generator)
     images, labels = datasets.images(dataset, folder)
     model = NETWORKS[network](images.shape[1], images.shape[2], **options).to(dtype)
-    return model, _image_losses(model, images.to(dtype), labels, batch or 128, generator)
+    return model, image_losses(model, images.to(dtype), labels, batch or 128, generator)
 
 
-def _image_losses(
+def image_losses(
     model: nn.Module, images: Tensor, labels: Tensor, batch: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """Yields losses on images [N,C,H,W], shuffled anew each epoch, whole batches only."""
@@ -222,7 +222,7 @@ def _image_losses(
             yield F.cross_entropy(model(images[index]), labels[index])
 
 
-def _text_losses(
+def text_losses(
     model: nn.Module, characters: Tensor, batch: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """Yields next-character losses on random pieces of characters, int64 [N]."""

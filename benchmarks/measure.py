@@ -198,16 +198,26 @@ def table(rows: Sequence[Row]) -> str:
     if any(row.extra_memory_mb is not None for row in rows):
         columns.append(("extra MB", lambda row: _memory(row.extra_memory_mb)))
     lines = [[head for head, _ in columns]]
-    lines += [[show(row) for _, show in columns] for row in rows]
+    return aligned(lines + [[show(row) for _, show in columns] for row in rows])
+
+
+def aligned(lines: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Formats a head and its lines as text in columns; all but the first ones to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
+            cell.ljust(width) if index < left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in lines
+        for line in ruled
     )
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Formats a head and its lines as a table in Markdown."""
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
 def _speed(mb_s: float) -> str:

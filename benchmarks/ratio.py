@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from measure import Row, load, measure_ours, measure_peer, table, write_json
+from measure import Row, load, markdown, measure_ours, measure_peer, table, write_json
 from peers import PEERS
 
 METHODS = ("planes", "scale", "lowrank", "auto", "lm", "lmgc")
@@ -43,7 +43,7 @@ def summary(rows: Sequence[Row]) -> str:
     for row in rows:
         of_data.setdefault(row.data, {})[row.method] = row
     heads = ["tensors", *(name if name in PEERS else f"`{name}`" for name in columns)]
-    lines = [[*heads, "below the best peer"], ["---"] * (len(columns) + 2)]
+    lines = [[*heads, "below the best peer"]]
     for data, own in of_data.items():
         ratios = [f"{own[name].ratio:.2f}" if name in own else "" for name in columns]
         best = min((own[name].ratio for name in PEERS if name in own), default=None)
@@ -51,7 +51,7 @@ def summary(rows: Sequence[Row]) -> str:
         if best is not None and "lowrank" in own:
             gain = f"{100 * (1 - own['lowrank'].ratio / best):.1f} %"
         lines.append([data, *ratios, gain])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:

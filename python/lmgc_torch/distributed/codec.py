@@ -9,16 +9,19 @@ import torch
 
 from lmgc_torch import api
 from lmgc_torch.errors import CorruptFrameError
+from lmgc_torch.warm_start import WarmStart
 
 UNCOMPRESSED = "raw"  # as they are, without a frame
 
 
-def encode(tensors: Sequence[torch.Tensor], method: str) -> torch.Tensor:
+def encode(
+    tensors: Sequence[torch.Tensor], method: str, warm_start: WarmStart | None = None
+) -> torch.Tensor:
     """Returns the tensors' bytes: a frame of `method`, or for "raw" just the elements."""
     if method == UNCOMPRESSED:
         parts = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-    return api.compress(list(tensors), method=cast(api.Method, method))
+    return api.compress(list(tensors), method=cast(api.Method, method), warm_start=warm_start)
 
 
 def decode(

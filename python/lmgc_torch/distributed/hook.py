@@ -20,8 +20,8 @@ from lmgc_torch import api
 from lmgc_torch.distributed.codec import UNCOMPRESSED
 from lmgc_torch.distributed.controller import PLAIN, Controller
 from lmgc_torch.distributed.exchange import transport_device
-from lmgc_torch.distributed.partition import Round, memory_shape, partition
-from lmgc_torch.distributed.pipeline import Job, Measured, Pipeline
+from lmgc_torch.distributed.partition import memory_shape, partition
+from lmgc_torch.distributed.pipeline import Job, Layout, Measured, Pipeline
 from lmgc_torch.distributed.stats import CompressionStats
 from lmgc_torch.distributed.summation import GlooOrder, Order, RankOrder
 from lmgc_torch.errors import CommunicationError
@@ -90,7 +90,7 @@ class CompressedAllReduceState:
         self._pipeline: Pipeline | None = None
         self._controller: Controller | None = None
         self._ranks = 0
-        self._layouts: dict[int, tuple[Any, list[Round], Order]] = {}
+        self._layouts: dict[int, tuple[Any, Layout]] = {}
         self._layout_changed = False
         self._step_compressed = False
         self._wire_free = 0.0
@@ -135,20 +135,20 @@ class CompressedAllReduceState:
         buffer.mul_(1 / self._ranks)
         if self._ranks == 1 or buffer.layout != torch.strided:
             return self._plain(index, buffer, count=self._ranks > 1)
-        rounds, order = self._layout(index, buffer, parameters)
+        layout = self._layout(index, buffer, parameters)
         method = self._controller.method_of(index, buffer.nbytes)
         confirm = is_last and (self._step_compressed or method != PLAIN)
         if method == PLAIN and self._any_order():
             future = self._plain(index, buffer, count=True)
             if confirm:
-                confirmed = self._submit(Job(buffer, [], method, order, True, lambda _: None))
+                confirmed = self._submit(Job(buffer, None, method, True, lambda _: None))
                 both = torch.futures.collect_all([future, confirmed])
                 future = both.then(lambda done: _values(done.value())[0])
             return future
         self._step_compressed = True
         how = UNCOMPRESSED if method == PLAIN else method
         done = self._recorder(index, method, buffer.nbytes)
-        return self._submit(Job(buffer, rounds, how, order, is_last, done))
+        return self._submit(Job(buffer, layout, how, is_last, done))
 
     def _any_order(self) -> bool:
         """Whether the backend's own sum has the bits that were asked for."""
@@ -216,19 +216,19 @@ class CompressedAllReduceState:
 
     def _layout(
         self, index: int, buffer: torch.Tensor, parameters: Sequence[torch.Tensor]
-    ) -> tuple[list[Round], Order]:
+    ) -> Layout:
         shapes = tuple(memory_shape(parameter) for parameter in parameters)
         known = self._layouts.get(index)
         if known is not None and known[0] == (shapes, buffer.dtype):
-            return known[1], known[2]
+            return known[1]
         if known is not None:
             self._layout_changed = True  # DDP has built its buckets anew
-        rounds = partition(shapes, buffer.itemsize, self._ranks)
         order: Order = RankOrder(self._ranks)
         if self.match_backend:
             order = GlooOrder(self._ranks, buffer.numel(), buffer.itemsize)
-        self._layouts[index] = ((shapes, buffer.dtype), rounds, order)
-        return rounds, order
+        layout = Layout(partition(shapes, buffer.itemsize, self._ranks), order)
+        self._layouts[index] = ((shapes, buffer.dtype), layout)
+        return layout
 
     def _start(self, device: torch.device) -> None:
         """Makes the groups and threads; every rank comes here with its first bucket."""

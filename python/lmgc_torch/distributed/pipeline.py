@@ -8,6 +8,9 @@ Every round of a bucket goes through five stages:
     gather   the sum's frame goes to all                               gather thread, own group
     decode   the others' sums                                          codec thread
 
+With two ranks both own every piece, and the second stage's frames are all that is needed: each
+rank sums for itself. That is one exchange instead of two, of as many bytes.
+
 Rounds enter in the order of the hook's calls, which is the same on every rank, and each stage keeps
 that order: this is what makes every rank's exchanges meet. Between stages the codec thread is free
 to choose, and it chooses what keeps the link busy.
@@ -36,8 +39,23 @@ from lmgc_torch.distributed.exchange import exchange, transport_device
 from lmgc_torch.distributed.partition import Piece, Round
 from lmgc_torch.distributed.summation import Order, add_up
 from lmgc_torch.errors import CommunicationError
+from lmgc_torch.warm_start import WarmStart
 
+GOODBYE = 5.0  # seconds for telling the peers of an error, before this rank may end
 BUSY = 2  # rounds that wait for the link; with fewer, work that feeds it comes first
+
+
+@dataclass
+class Layout:
+    """How buckets of one kind are reduced, and what is remembered from one to the next."""
+
+    rounds: list[Round]
+    order: Order
+    # By round and owner: the searches of the encoder. An owner's own are those of its sums.
+    starts: list[tuple[WarmStart, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = [tuple(WarmStart() for _ in pieces) for pieces in self.rounds]
 
 
 @dataclass
@@ -51,12 +69,11 @@ class Measured:
 
 @dataclass
 class Job:
-    """A bucket on its way; without rounds, only the confirmation that a step has succeeded."""
+    """A bucket on its way; without a layout, only the confirmation that a step has succeeded."""
 
     buffer: torch.Tensor
-    rounds: list[Round]
+    layout: Layout | None
     method: str
-    order: Order
     confirm: bool  # when all jobs up to this one are done here: ask whether they are everywhere
     done: Callable[[Measured], None]
     measured: Measured = field(default_factory=Measured)
@@ -72,7 +89,13 @@ class Step:
 
     job: Job
     pieces: Round
+    starts: tuple[WarmStart, ...] = ()
     frames: dict[int, torch.Tensor | None] = field(default_factory=dict)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether every rank sums all of it."""
+        return len(self.pieces) == 2
 
 
 class Pipeline:
@@ -103,8 +126,12 @@ class Pipeline:
             "scatter": lambda: self._exchange("scatter", scatter, "reduce"),
             "gather": lambda: self._exchange("gather", gather, "decode"),
         }
-        for name, run in threads.items():
-            threading.Thread(target=run, name=f"lmgc-{name}", daemon=True).start()
+        self._threads = {
+            name: threading.Thread(target=run, name=f"lmgc-{name}", daemon=True)
+            for name, run in threads.items()
+        }
+        for thread in self._threads.values():
+            thread.start()
 
     def submit(self, job: Job) -> Future:
         """Starts on a bucket.
@@ -120,11 +147,14 @@ class Pipeline:
             if self.error is not None:
                 job.future.set_result(CommunicationError(self.error))
                 return job.future
-            job.rounds_left = len(job.rounds)
             self._pending.append(job)
-            self._queues["encode"].extend(Step(job, pieces) for pieces in job.rounds)
+            if job.layout is not None:
+                rounds = zip(job.layout.rounds, job.layout.starts, strict=True)
+                steps = [Step(job, pieces, starts) for pieces, starts in rounds]
+                self._queues["encode"].extend(steps)
+                job.rounds_left = len(steps)
             self._changed.notify_all()
-        if not job.rounds:
+        if not job.rounds_left:
             self._advance()
         return job.future
 
@@ -148,7 +178,7 @@ class Pipeline:
                 self._fail(f"{type(problem).__name__}: {problem}", here=True)
                 continue
             step.job.measured.codec_seconds += time.perf_counter() - begin
-            if stage == "decode":
+            if stage == "decode" or (stage == "reduce" and step.is_shared):
                 step.job.rounds_left -= 1
                 self._advance()
             else:
@@ -176,12 +206,15 @@ class Pipeline:
         piece = step.pieces[self._rank]
         if piece.blocks:
             job = step.job
+            assert job.layout is not None
+            order = job.layout.order
             gradients = {self._rank: piece.split(piece.gather(job.buffer))}
             for rank in self._others:
                 gradients[rank] = piece.split(self._received(step, rank, piece))
             ranks = range(len(gradients))
-            add_up(piece, [gradients[rank] for rank in ranks], job.order, job.buffer)
-            sums = self._frame(step, self._rank)
+            add_up(piece, [gradients[rank] for rank in ranks], order, job.buffer)
+            if not step.is_shared:
+                sums = self._frame(step, self._rank)
         step.frames = dict.fromkeys(self._others, sums)
 
     def _decode(self, step: Step) -> None:
@@ -195,7 +228,7 @@ class Pipeline:
         piece = step.pieces[owner]
         if not piece.blocks:
             return None
-        return codec.encode(piece.gather(step.job.buffer), step.job.method)
+        return codec.encode(piece.gather(step.job.buffer), step.job.method, step.starts[owner])
 
     def _received(self, step: Step, rank: int, piece: Piece) -> list[torch.Tensor]:
         data = step.frames[rank]
@@ -259,7 +292,9 @@ class Pipeline:
                 if job.confirm:
                     if not job.confirming:
                         job.confirming = True
-                        self._queues["gather"].append(Step(job, (), dict.fromkeys(self._others)))
+                        self._queues["gather"].append(
+                            Step(job, (), (), dict.fromkeys(self._others))
+                        )
                         self._changed.notify_all()
                     break
                 done.append(self._pending.popleft())
@@ -279,6 +314,14 @@ class Pipeline:
             for queue in self._queues.values():
                 queue.clear()
             self._changed.notify_all()
+        end = threading.Thread(target=self._end, args=(pending,), name="lmgc-end", daemon=True)
+        end.start()
+
+    def _end(self, pending: list[Job]) -> None:
+        """Tells the error to those who wait for it, once the peers know it."""
+        deadline = time.monotonic() + GOODBYE
+        for name in ("scatter", "gather"):
+            self._threads[name].join(max(0.0, deadline - time.monotonic()))
         for job in pending:
             job.future.set_result(CommunicationError(self.error))
 
