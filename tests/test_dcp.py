@@ -323,6 +323,13 @@ def _checkpoints(rank: int, folder: Path) -> dict[str, int]:
             assert len(pairs) == 4 + 4 * 3  # weights; two moments and a step each
             assert all(identical(one, two) for one, two in pairs)
 
+    # What was saved in shards is read as a whole.
+    whole = training(2, False)[0].state_dict()
+    reader = FileSystemReader(folder / "lowrank True", _extension_registry=checkpoint_registry())
+    dcp.load({"model": whole}, storage_reader=reader)
+    expected = training(1, True)[0].state_dict()
+    assert all(identical(whole[name], expected[name].full_tensor()) for name in expected)
+
     dist.barrier()
     path = folder / "planes True"
     if rank == 0:

@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 
+from lmgc_torch.distributed import fsdp
 from lmgc_torch.distributed.fsdp import (
     CompressedAllGather,
     CompressedReduceScatter,
@@ -24,10 +25,11 @@ from lmgc_torch.distributed.fsdp import (
     Traffic,
     compress_fsdp,
 )
+from lmgc_torch.distributed.summation import RankOrder
 from lmgc_torch.errors import CommunicationError, CorruptFrameError
 
 BATCH = 8
-STEPS = 3
+STEPS = 2
 
 
 class Alternating(nn.Module):
@@ -89,8 +91,8 @@ def same(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     return len(one) == len(two) and all(map(identical, one, two))
 
 
-class InOrder(ReduceScatter):
-    """What the compressed reduce-scatter promises, without compression."""
+class Multiplying(ReduceScatter):
+    """What torch does on gloo, and the PREMUL_SUM that it lacks there."""
 
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
@@ -98,26 +100,12 @@ class InOrder(ReduceScatter):
     def __call__(
         self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: Any = 0
     ) -> None:
-        ranks = dist.get_world_size(group)
         if op == dist.ReduceOp.PREMUL_SUM:
-            input_tensor = input_tensor * op.__getstate__()[1]
-        everything = [torch.empty_like(input_tensor) for _ in range(ranks)]
-        dist.all_gather(everything, input_tensor, group=group)
-        parts = [whole.chunk(ranks)[dist.get_rank(group)] for whole in everything]
-        total = parts[0].clone()
-        for part in parts[1:]:
-            total = total + part
-        output_tensor.copy_(total / ranks if op == dist.ReduceOp.AVG else total)
+            input_tensor, op = input_tensor * op.__getstate__()[1], dist.ReduceOp.SUM
+        dist.reduce_scatter_tensor(output_tensor, input_tensor, op, group)
 
 
-def sum_in_order(model: nn.Module) -> nn.Module:
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.set_custom_reduce_scatter(InOrder())
-    return model
-
-
-# ---- two ranks: plain FSDP2 on gloo, bit for bit -------------------------------------------------
+# ---- two ranks -----------------------------------------------------------------------------------
 
 
 def _like_plain(rank: int) -> dict[str, tuple[float, float]]:
@@ -132,7 +120,8 @@ def _like_plain(rank: int) -> dict[str, tuple[float, float]]:
     }
     for name, policy in policies.items():
         plain = train(sharded(model, mp_policy=policy), rank)
-        for gradients, weights in (("lowrank", "planes"), ("planes", "scale"), ("auto", None)):
+        pairs = [("lowrank", "planes"), ("planes", "scale"), ("auto", None)]
+        for gradients, weights in pairs[: 3 if name == "float32" else 1]:
             compressed = sharded(model, mp_policy=policy)
             traffic = compress_fsdp(compressed, gradients=gradients, weights=weights, min_bytes=500)
             assert same(train(compressed, rank), plain), (name, gradients, weights)
@@ -198,7 +187,7 @@ def _direct_calls(rank: int) -> None:
         before = mine.clone()
         assert reduce(out, mine, group, op) is None
         assert torch.equal(bits(mine), bits(before))
-        InOrder()(expected, mine, group, op)
+        Multiplying()(expected, mine, group, op)
         assert torch.equal(bits(out), bits(expected)), op
     assert traffic.messages == 3
     assert traffic.raw_bytes == 3 * (ranks - 1) * 20000
@@ -238,7 +227,7 @@ def _a_rank_that_cannot_compress(rank: int) -> None:
     compress_fsdp(model, min_bytes=500)
     if rank == 1:
 
-        def fail(flat: Tensor) -> Tensor:
+        def fail(*_: Any) -> Tensor:
             raise ArithmeticError("no more")
 
         model.first._get_fsdp_state()._fsdp_param_group._reduce_scatter_comm._compress = fail
@@ -253,7 +242,7 @@ def _damage(rank: int) -> None:
     for wrong in (part.double(), part[:999], torch.randn(1001)):
         frame = CompressedAllGather("planes", 0)._compress(wrong)
         gather = CompressedAllGather("planes", 0)
-        gather._compress = lambda flat, frame=frame: frame  # type: ignore[method-assign]
+        gather._compress = lambda *_, frame=frame: frame  # type: ignore[method-assign]
         with pytest.raises(CorruptFrameError, match="expected from another rank"):
             gather(torch.empty(2000), part, dist.group.WORLD)
 
@@ -273,10 +262,40 @@ def test_two_ranks() -> None:
     assert ratios["float32, lowrank"][0] < ratios["float32, planes"][0] - 10
 
 
-# ---- more ranks: the order of the sum ------------------------------------------------------------
+# ---- more ranks: the order of sums ---------------------------------------------------------------
 
 
-def _three_ranks(rank: int) -> None:
+def _order_of_ranks(rank: int) -> None:
+    """Backends whose order is not known."""
+    mine = torch.randn(4 * 1000, generator=torch.Generator().manual_seed(rank))
+    everything = [torch.empty_like(mine) for _ in range(4)]
+    dist.all_gather(everything, mine)
+    zero, one, two, three = (whole.chunk(4)[rank] for whole in everything)
+    out = torch.empty(1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fsdp, "GlooOrder", lambda ranks, *_: RankOrder(ranks))
+        CompressedReduceScatter("planes", 0)(out, mine, dist.group.WORLD, dist.ReduceOp.AVG)
+    assert torch.equal(out, (((zero + one) + two) + three) / 4)
+
+
+def _hybrid(rank: int) -> None:
+    """Shards in pairs of ranks, which are groups of their own, and replicas of them."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 7))
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
+    values = []
+    for compressed in (False, True):
+        network = fully_shard(copy.deepcopy(model), mesh=mesh)
+        if compressed:
+            traffic = compress_fsdp(network, min_bytes=0)
+        x = torch.randn(BATCH, 30, generator=torch.Generator().manual_seed(rank))
+        network(x).square().mean().backward()
+        values.append([p.grad.to_local() for p in network.parameters()])
+    assert same(*values)
+    assert (traffic.gradients.messages, traffic.weights.messages) == (1, 1)
+
+
+def _four_ranks(rank: int) -> None:
     torch.manual_seed(0)
     model = Network()
     for factor in (None, 5.0):
@@ -284,18 +303,21 @@ def _three_ranks(rank: int) -> None:
         for compressed in (False, True):
             network = sharded(model)
             if factor is not None:
-                network.set_gradient_divide_factor(factor)
+                for part in network.modules():
+                    if isinstance(part, FSDPModule):
+                        part.set_gradient_divide_factor(factor)
+                        part.set_custom_reduce_scatter(Multiplying())
             if compressed:
                 compress_fsdp(network, gradients="lowrank", min_bytes=0)
-            else:
-                sum_in_order(network)
             values.append(train(network, rank))
         assert same(*values), factor
+    _hybrid(rank)
     _direct_calls(rank)
+    _order_of_ranks(rank)
 
 
 def test_more_ranks() -> None:
-    run_ranks(_three_ranks, 3)
+    run_ranks(_four_ranks, 4)
 
 
 # ---- arguments -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 FSDP2 gathers the weights of a module before it is used and reduce-scatters its gradients when it is
 done. Both go through communicators that can be replaced, one of each in every FSDPModule. Those
 here send frames. Nothing is approximated: what is gathered has the bits of what was sent, and
-gradients are added in the tensors' own type, in the order of the ranks.
+gradients are added in the tensors' own type, on gloo in the order in which gloo adds them.
 
 A message is flat: for every parameter of the module that takes part, a chunk of its dimension 0,
 padded so that all ranks have the same size, one after the other. The chunks are matrices again once
@@ -26,7 +26,9 @@ from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatt
 
 from lmgc_torch.api import METHODS, Method, compress, decompress
 from lmgc_torch.distributed.exchange import exchange, transport_device
+from lmgc_torch.distributed.summation import GlooOrder, Order, RankOrder
 from lmgc_torch.errors import CorruptFrameError
+from lmgc_torch.warm_start import WarmStart
 
 __all__ = ["CompressedAllGather", "CompressedReduceScatter", "FSDPTraffic", "Traffic"]
 __all__ += ["compress_fsdp"]
@@ -140,6 +142,7 @@ class _Communicator:
         self.min_bytes = min_bytes
         self.traffic = Traffic() if traffic is None else traffic
         self._shapes = shapes
+        self._warm_starts: dict[int | None, WarmStart] = {}
 
     def allocate(
         self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device
@@ -154,7 +157,8 @@ class _Communicator:
         self.traffic.small += 1
         return True
 
-    def _compress(self, flat: Tensor) -> Tensor:
+    def _compress(self, flat: Tensor, rank: int | None = None) -> Tensor:
+        """Returns the frame of one rank's part; the parts of a rank resemble those before."""
         parts = [flat]
         for shapes in self._shapes():
             sizes = [shape.numel() for shape in shapes]
@@ -162,7 +166,8 @@ class _Communicator:
                 chunks = flat.split(sizes)
                 parts = [part.view(shape) for part, shape in zip(chunks, shapes, strict=True)]
                 break
-        return compress(parts, method=self.method)
+        warm_start = self._warm_starts.setdefault(rank, WarmStart())
+        return compress(parts, method=self.method, warm_start=warm_start)
 
     def _exchange(
         self, frames: Callable[[], Mapping[int, Tensor]], part: Tensor, group: dist.ProcessGroup
@@ -194,10 +199,10 @@ class _Communicator:
 class CompressedReduceScatter(_Communicator, ReduceScatter):
     """A reduce-scatter for `FSDPModule.set_custom_reduce_scatter` that sends frames.
 
-    The sum is taken in the order of the ranks, (g0 + g1) + g2, in the tensors' type; an average is
-    the sum divided by the number of ranks. For two ranks that gives the bits of gloo's
-    reduce-scatter. For more it is still the same on every run, where gloo's order depends on where
-    an element lies in the message.
+    Sums are taken in the tensors' type, and an average is the sum divided by the number of ranks.
+    What floats add up to depends on their order. With gloo it is gloo's own, so that the bits are
+    those of its reduce-scatter; with other backends it is that of the ranks, (g0 + g1) + g2, which
+    two ranks cannot tell from any other.
     """
 
     def __call__(
@@ -239,17 +244,24 @@ class CompressedReduceScatter(_Communicator, ReduceScatter):
         here, ranks = dist.get_rank(group), dist.get_world_size(group)
         parts = input_tensor.view(ranks, -1)
         received = self._exchange(
-            lambda: {rank: self._compress(parts[rank]) for rank in range(ranks) if rank != here},
+            lambda: {
+                rank: self._compress(parts[rank], rank) for rank in range(ranks) if rank != here
+            },
             output_tensor,
             group,
         )
-        for rank in range(ranks):
-            addends = [parts[here]] if rank == here else _decoded(received.pop(rank), output_tensor)
-            start = 0
-            for addend in addends:
-                sums = output_tensor[start : start + addend.numel()]
-                sums.copy_(addend) if rank == 0 else sums.add_(addend)
-                start += addend.numel()
+        terms = {rank: _decoded(received.pop(rank), output_tensor) for rank in sorted(received)}
+        terms[here] = parts[here]
+        order: Order = RankOrder(ranks)
+        if transport_device(group, output_tensor.device).type == "cpu":
+            # It reduces the whole message on all ranks.
+            order = GlooOrder(ranks, input_tensor.numel(), input_tensor.itemsize)
+        first = here * output_tensor.numel()
+        for begin, end, (start, *others) in order.ranges(first, first + output_tensor.numel()):
+            place = slice(begin - first, end - first)
+            output_tensor[place].copy_(terms[start][place])
+            for rank in others:
+                output_tensor[place].add_(terms[rank][place])
         if op == dist.ReduceOp.AVG:
             output_tensor.div_(ranks)
         return None
@@ -300,21 +312,18 @@ class CompressedAllGather(_Communicator, AllGather):
         if parts[here].data_ptr() != input_tensor.data_ptr():
             parts[here].copy_(input_tensor)
         for rank in sorted(received):
-            start = 0
-            for piece in _decoded(received.pop(rank), input_tensor):
-                parts[rank][start : start + piece.numel()].copy_(piece)
-                start += piece.numel()
+            parts[rank].copy_(_decoded(received.pop(rank), input_tensor))
         return None
 
 
-def _decoded(frame: Tensor, like: Tensor) -> list[Tensor]:
-    """Returns the flat tensors in a frame that together have the size and type of `like`."""
+def _decoded(frame: Tensor, like: Tensor) -> Tensor:
+    """Returns the tensors in a frame as a flat one of the size and type of `like`."""
     tensors = decompress(frame.to(like.device))
     if not isinstance(tensors, list) or any(tensor.dtype != like.dtype for tensor in tensors):
         raise CorruptFrameError(f"a frame of {like.dtype} tensors was expected from another rank")
     if sum(tensor.numel() for tensor in tensors) != like.numel():
         raise CorruptFrameError(f"{like.numel()} elements were expected from another rank")
-    return [tensor.view(-1) for tensor in tensors]
+    return torch.cat([tensor.view(-1) for tensor in tensors])
 
 
 def _factor(op: ReduceOp) -> Any:

@@ -4,7 +4,8 @@ A bucket is a flat buffer of parameters' gradients, one after the other. Every r
 it: it receives that part from all others, sums it and sends the sum to all. Parts are made of whole
 parameters where that balances, else of blocks of a parameter's rows, so that low-rank prediction
 still sees matrices. Each part is cut into *pieces* of about `ROUND_BYTES`; the pieces of equal
-number, one of each owner, form a *round*, the unit that is encoded, sent and decoded.
+number, one of each owner, form a *round*, the unit that is encoded, sent and decoded. Two ranks
+both own everything: what one would send to the other as a sum is as large as its gradients.
 """
 
 from __future__ import annotations
@@ -113,8 +114,9 @@ def partition(shapes: Sequence[tuple[int, ...]], itemsize: int, ranks: int) -> l
         ranks: The number of owners.
 
     Returns:
-        The rounds. Every element of the bucket is in exactly one piece; pieces may be empty. The
-        same arguments give the same rounds on every rank.
+        The rounds. Every element of the bucket is in exactly one piece, or for two ranks in the
+        piece of both, in the same round; pieces may be empty. The same arguments give the same
+        rounds on every rank.
     """
     blocks, offset = [], 0
     for shape in shapes:
@@ -122,10 +124,12 @@ def partition(shapes: Sequence[tuple[int, ...]], itemsize: int, ranks: int) -> l
         offset += block.numel
         if block.numel:
             blocks.append(block)
-    parts = _balance(blocks, offset, ranks)
+    parts = [blocks] if ranks == 2 else _balance(blocks, offset, ranks)
     largest = max(_load(part) for part in parts)
     count = max(1, round(largest * itemsize / ROUND_BYTES))
     cut = [_pieces(sorted(part, key=lambda block: block.offset), count) for part in parts]
+    if ranks == 2:
+        cut = cut * 2
     rounds = [tuple(pieces[i] for pieces in cut) for i in range(count)]
     return [pieces for pieces in rounds if any(piece.blocks for piece in pieces)]
 

@@ -8,6 +8,9 @@ Every round of a bucket goes through five stages:
     gather   the sum's frame goes to all                               gather thread, own group
     decode   the others' sums                                          codec thread
 
+With two ranks both own every piece, and the second stage's frames are all that is needed: each
+rank sums for itself. That is one exchange instead of two, of as many bytes.
+
 Rounds enter in the order of the hook's calls, which is the same on every rank, and each stage keeps
 that order: this is what makes every rank's exchanges meet. Between stages the codec thread is free
 to choose, and it chooses what keeps the link busy.
@@ -88,6 +91,11 @@ class Step:
     pieces: Round
     starts: tuple[WarmStart, ...] = ()
     frames: dict[int, torch.Tensor | None] = field(default_factory=dict)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether every rank sums all of it."""
+        return len(self.pieces) == 2
 
 
 class Pipeline:
@@ -170,7 +178,7 @@ class Pipeline:
                 self._fail(f"{type(problem).__name__}: {problem}", here=True)
                 continue
             step.job.measured.codec_seconds += time.perf_counter() - begin
-            if stage == "decode":
+            if stage == "decode" or (stage == "reduce" and step.is_shared):
                 step.job.rounds_left -= 1
                 self._advance()
             else:
@@ -205,7 +213,8 @@ class Pipeline:
                 gradients[rank] = piece.split(self._received(step, rank, piece))
             ranks = range(len(gradients))
             add_up(piece, [gradients[rank] for rank in ranks], order, job.buffer)
-            sums = self._frame(step, self._rank)
+            if not step.is_shared:
+                sums = self._frame(step, self._rank)
         step.frames = dict.fromkeys(self._others, sums)
 
     def _decode(self, step: Step) -> None:
