@@ -3,12 +3,12 @@
     python benchmarks/cluster_model.py
 
 What is measured, on this machine and one thread, are the codec's rates and ratios, on gradients of
-the networks of ``ddp.py``: those of one rank's batch, and the mean over ``AVERAGED`` batches, which
-is what owners send back. They are kept as JSON and read from there the next time. All else is
-arithmetic: plain is a ring, ours sends compressed shards straight to their owners, who add them up
-and send the sums to everyone, with links and codec fully overlapped. Latency, what switches do to
-many flows, and the time of the sums are left out. More threads are ASSUMED to be so many times
-faster.
+the networks of ``ddp.py``: those of one rank's batch, and means over ``AVERAGED`` batches, which is
+what owners send back; steps follow each other and lend each other warm starts, as in our hook. The
+figures are kept as JSON and read from there the next time. All else is arithmetic: plain is a ring,
+ours sends compressed shards straight to their owners, who add them up and send the sums to
+everyone, with links and codec fully overlapped. Latency, what switches do to many flows, and the
+time of the sums are left out. More threads are ASSUMED to be so many times faster.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from ddp_rank import WORKLOADS
-from measure import Row, markdown, measure_ours
+from measure import identical, markdown, raw_bytes
 from torch import Tensor
 
 HERE = Path(__file__).parent
@@ -32,6 +34,7 @@ IMAGE = HERE.parent / "docs" / "images" / "ddp_model.png"
 METHODS = ("planes", "scale", "lowrank")
 AVERAGED = 64  # ranks whose gradients are averaged for what owners send back
 TRAINED = 20  # steps before gradients are taken
+STEPS = 5  # whose gradients are taken
 PARAMETERS = 1e9  # of the network whose gradient is reduced
 BYTES = {"fp32": 4, "bf16": 2}  # of a parameter
 LINKS = (0.1, 1, 10, 25, 100)  # Gbit/s
@@ -140,8 +143,8 @@ def best(
 # ---- what is measured ----------------------------------------------------------------------------
 
 
-def gradients_of(workload: str, averaged: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns one rank's gradient after some steps of training, and the mean over several."""
+def gradients_of(workload: str) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Returns gradients of ``STEPS`` steps in a row: one rank's, and means over several batches."""
     kind = WORKLOADS[workload]
     model = kind.model()
     optimizer, losses = kind.optimizer(model), kind.losses(model, 0)
@@ -149,45 +152,63 @@ def gradients_of(workload: str, averaged: int) -> tuple[list[Tensor], list[Tenso
     def backward() -> list[Tensor]:
         optimizer.zero_grad()
         next(losses).backward()
-        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
-    for _ in range(TRAINED):
-        backward()
+    own, means = [], []
+    for step in range(TRAINED + STEPS):
+        one = backward()
+        if step >= TRAINED:
+            totals = [gradient.float() for gradient in one]
+            for _ in range(AVERAGED - 1):
+                for total, gradient in zip(totals, backward(), strict=True):
+                    total += gradient
+            own.append(one)
+            means.append([(total / AVERAGED).to(one[0].dtype) for total in totals])
+            for parameter, gradient in zip(model.parameters(), one, strict=True):
+                parameter.grad = gradient
         optimizer.step()
-    one = [gradient.clone() for gradient in backward()]
-    total = [gradient.float() for gradient in one]
-    for _ in range(averaged - 1):
-        for mean, gradient in zip(total, backward(), strict=True):
-            mean += gradient
-    mean = [(part / averaged).to(gradient.dtype) for part, gradient in zip(total, one, strict=True)]
-    return one, mean
+    return own, means
 
 
-def measure_codecs(workload: str, averaged: int = AVERAGED) -> dict[str, Codec]:
+def measure(steps: Sequence[list[Tensor]], method: str) -> tuple[float, float, float]:
+    """Measures a method on the gradients of steps in a row, as our hook codes them.
+
+    Returns:
+        Bytes a second that are encoded and decoded, and the size in parts of raw: medians of all
+        steps but the first, which has no warm start yet.
+
+    Raises:
+        RuntimeError: if a tensor does not come back bit for bit.
+    """
+    import lmgc_torch
+
+    warm_start = lmgc_torch.WarmStart()
+    encoding, decoding, ratios = [], [], []
+    for gradients in steps:
+        begin = time.perf_counter()
+        frame = lmgc_torch.compress(gradients, method=method, warm_start=warm_start)
+        middle = time.perf_counter()
+        back = lmgc_torch.decompress(frame)
+        end = time.perf_counter()
+        if not identical(gradients, back):
+            raise RuntimeError(f"{method} does not give back the gradients")
+        size = raw_bytes(gradients)
+        encoding.append(size / (middle - begin))
+        decoding.append(size / (end - middle))
+        ratios.append(frame.numel() / size)
+    rates = statistics.median(encoding[1:]), statistics.median(decoding[1:])
+    return *rates, statistics.median(ratios[1:])
+
+
+def measure_codecs(workload: str) -> dict[str, Codec]:
     """Measures every method on a workload's gradients, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pair = gradients_of(workload, averaged)
-        codecs = {}
-        for method in METHODS:
-            one, mean = (measure_ours(workload, part, method, repeats=5) for part in pair)
-            codecs[method] = codec_of(one, mean)
-        return codecs
+        own, means = gradients_of(workload)
+        return {name: Codec(*measure(own, name), *measure(means, name)) for name in METHODS}
     finally:
         torch.set_num_threads(threads)
-
-
-def codec_of(one: Row, mean: Row) -> Codec:
-    """Returns a codec's rates from the rows of one rank's gradient and of the sum."""
-    return Codec(
-        1e6 * one.compress_mb_s,
-        1e6 * one.decompress_mb_s,
-        one.ratio / 100,
-        1e6 * mean.compress_mb_s,
-        1e6 * mean.decompress_mb_s,
-        mean.ratio / 100,
-    )
 
 
 def load_codecs(path: Path, workloads: Sequence[str]) -> dict[str, dict[str, Codec]]:

@@ -167,6 +167,7 @@ def test_codecs_are_measured_once_and_shown(
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(cluster_model, "AVERAGED", 2)
     monkeypatch.setattr(cluster_model, "TRAINED", 1)
+    monkeypatch.setattr(cluster_model, "STEPS", 2)
     files = ["--rates", str(tmp_path / "rates.json"), "--image", str(tmp_path / "model.png")]
     assert cluster_model.main(["--workloads", "tiny_fp32", *files]) == 0
     first = capsys.readouterr()
