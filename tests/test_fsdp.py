@@ -232,8 +232,9 @@ def _a_rank_that_cannot_compress(rank: int) -> None:
 
         model.first._get_fsdp_state()._fsdp_param_group._reduce_scatter_comm._compress = fail
     loss = model(torch.randn(BATCH, 30), 0).sum()
-    with pytest.raises(CommunicationError, match=r"^rank 1: ArithmeticError: no more"):
+    with pytest.raises(CommunicationError, match=r"^rank 1: ArithmeticError: no more") as caught:
         loss.backward()
+    assert isinstance(caught.value.__cause__, ArithmeticError) == (rank == 1)
 
 
 def _damage(rank: int) -> None:

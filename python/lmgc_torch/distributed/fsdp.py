@@ -14,6 +14,7 @@ they are cut apart, which is what methods that predict need. Frames remember the
 only the sender must know them; where it cannot tell, the message is coded as one flat tensor.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -27,7 +28,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatt
 from lmgc_torch.api import METHODS, Method, compress, decompress
 from lmgc_torch.distributed.exchange import exchange, transport_device
 from lmgc_torch.distributed.summation import GlooOrder, Order, RankOrder
-from lmgc_torch.errors import CorruptFrameError
+from lmgc_torch.errors import CommunicationError, CorruptFrameError
 from lmgc_torch.warm_start import WarmStart
 
 __all__ = ["CompressedAllGather", "CompressedReduceScatter", "FSDPTraffic", "Traffic"]
@@ -142,7 +143,7 @@ class _Communicator:
         self.min_bytes = min_bytes
         self.traffic = Traffic() if traffic is None else traffic
         self._shapes = shapes
-        self._warm_starts: dict[int | None, WarmStart] = {}
+        self._warm_starts: defaultdict[int | None, WarmStart] = defaultdict(WarmStart)
 
     def allocate(
         self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device
@@ -166,8 +167,7 @@ class _Communicator:
                 chunks = flat.split(sizes)
                 parts = [part.view(shape) for part, shape in zip(chunks, shapes, strict=True)]
                 break
-        warm_start = self._warm_starts.setdefault(rank, WarmStart())
-        return compress(parts, method=self.method, warm_start=warm_start)
+        return compress(parts, method=self.method, warm_start=self._warm_starts[rank])
 
     def _exchange(
         self, frames: Callable[[], Mapping[int, Tensor]], part: Tensor, group: dist.ProcessGroup
@@ -180,14 +180,19 @@ class _Communicator:
             outgoing = frames()
         except Exception as error:  # the others wait for this rank: tell them
             problem = error
-        received = exchange(
-            outgoing,
-            peers,
-            group,
-            device=transport_device(group, part.device),
-            error=None if problem is None else f"{type(problem).__name__}: {problem}",
-            most_bytes=2 * part.nbytes + (1 << 20),
-        )
+        try:
+            received = exchange(
+                outgoing,
+                peers,
+                group,
+                device=transport_device(group, part.device),
+                error=None if problem is None else f"{type(problem).__name__}: {problem}",
+                most_bytes=2 * part.nbytes + (1 << 20),
+            )
+        except CommunicationError as error:
+            if problem is not None:
+                raise error from problem
+            raise
         self.traffic.messages += 1
         self.traffic.raw_bytes += len(peers) * part.nbytes
         self.traffic.sent_bytes += sum(
