@@ -4,11 +4,13 @@ import json
 import struct
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -379,3 +381,23 @@ def python(program: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, **options
     )
+
+
+def run_notebook(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Runs the cells of a notebook that shows things with IPython, and returns what they showed."""
+    assert path.stat().st_size < 500_000
+    shown: list[object] = []
+    module = types.ModuleType("IPython.display")
+    module.Image = module.Markdown = lambda content: content  # type: ignore[attr-defined]
+    module.display = shown.append  # type: ignore[attr-defined]
+    package = types.ModuleType("IPython")
+    package.get_ipython, package.version_info = lambda: None, (9, 0)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    names: dict[str, object] = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    return shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -369,19 +368,7 @@ def test_statistics_are_over_draws() -> None:
 def test_notebook_reads_the_results(
     quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert NOTEBOOK.stat().st_size < 500_000
-    shown: list[object] = []
-    module = types.ModuleType("IPython.display")
-    module.Image = module.Markdown = lambda content: content
-    module.display = shown.append
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
-    monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setenv("LMGC_PAPER_OUT", str(quick.parent))
-    monkeypatch.chdir(NOTEBOOK.parent)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    names: dict[str, object] = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
+    shown = helpers.run_notebook(NOTEBOOK, monkeypatch)
     assert len(shown) == 8
     assert "formula 69" in capsys.readouterr().out
