@@ -199,7 +199,7 @@ std::optional<LowRankFit> refit_low_rank(const at::Tensor& matrix, FloatFormat f
   double captured = 0;
   for (const double square : spectrum.squares) captured += square;
   // Where next to nothing is left, floats do not tell the last components from rounding.
-  if (!in_double && spectrum.total - captured < 1e-8 * captured) return std::nullopt;
+  if (!in_double && spectrum.total - captured < 1e-9 * captured) return std::nullopt;
   LowRankFit fit = finish(spectrum, values, weights,
                           {format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1))},
                           spare_share * format.bits() * static_cast<double>(matrix.numel()));
