@@ -83,7 +83,7 @@ WORKLOADS = {
     "gpt_fp32": Workload("gpt", "text", "fp32", 4, GPT),
     "gpt_bf16": Workload("gpt", "text", "bf16", 4, GPT),
     "convnet_fp32": Workload("convnet", "cifar10", "fp32", 16, {"width": 256}),
-    "tiny_fp32": Workload("gpt", "text", "fp32", 1, {"width": 32, "depth": 1, "heads": 2}),
+    "tiny_fp32": Workload("gpt", "text", "fp32", 1, {"width": 96, "depth": 1}),
 }
 
 
