@@ -193,6 +193,14 @@ std::uint64_t product_bound(const Factors& factors, const Parallel& parallel) {
   }
   constexpr std::int64_t lines_in_task = 256;
   const auto lines = static_cast<std::int64_t>(factors.u.entries.size()) / rank;
+  // Where no sum can come near the bound, which is the rule, nothing needs to be checked on the
+  // way.
+  std::uint64_t all_weights = 0;
+  for (const std::uint64_t weight : weights) all_weights = std::min(none, all_weights + weight);
+  std::uint32_t bits = 0;  // of all magnitudes; of a negative entry those of its complement
+  for (const std::int32_t entry : factors.u.entries)
+    bits |= static_cast<std::uint32_t>(entry ^ (entry >> 31));
+  const bool small = all_weights < none / 4 >> std::bit_width(bits);
   std::vector<std::uint64_t> largest(
       static_cast<std::size_t>((lines + lines_in_task - 1) / lines_in_task), 0);
   parallel(static_cast<std::int64_t>(largest.size()), [&](std::int64_t task) {
@@ -200,6 +208,15 @@ std::uint64_t product_bound(const Factors& factors, const Parallel& parallel) {
     for (std::int64_t line = task * lines_in_task; line < last; ++line) {
       const std::int32_t* const u = factors.u.entries.data() + line * rank;
       std::uint64_t sum = 0;
+      if (small) {
+        for (std::int64_t c = 0; c < rank; ++c) {
+          sum += weights[static_cast<std::size_t>(c)] *
+                 static_cast<std::uint32_t>(u[c] < 0 ? -u[c] : u[c]);
+        }
+        std::uint64_t& own = largest[static_cast<std::size_t>(task)];
+        own = std::max(own, sum);
+        continue;
+      }
       for (std::int64_t c = 0; c < rank; ++c) {
         const std::uint64_t weight = weights[static_cast<std::size_t>(c)];
         const auto magnitude = static_cast<std::uint64_t>(std::abs(std::int64_t{u[c]}));

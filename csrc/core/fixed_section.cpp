@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "core/fixed_blocks.h"
 #include "core/fixed_walk.h"
 #include "core/residual_scales.h"
 #include "core/rice.h"
@@ -25,49 +26,6 @@ std::int64_t count_live(const std::vector<bool>& dead, std::int64_t lines) {
 }
 
 // ---- encoder ------------------------------------------------------------------------------------
-
-template <bool predicted>
-void find_levels(const FixedInput& input, const FixedHead& head, const Product& product,
-                 std::int16_t* levels, const Parallel& parallel) {
-  const FixedFormat format(input.format);
-  for_each_block(
-      input.shape, product, parallel,
-      [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
-        Walk<predicted> walk(head, input.shape, input.format, first, predictions);
-        for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
-          const std::uint64_t word = load_word(input.words, input.format.bytes, i);
-          levels[i] = residual_level(word, walk.prediction(), format);
-        }
-      });
-}
-
-template <bool predicted>
-std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& head,
-                                      const Product& product, const Parallel& parallel) {
-  const FixedFormat format(input.format);
-  std::vector<DigitsBlock> blocks(
-      static_cast<std::size_t>((input.shape.elements + block_elements - 1) / block_elements));
-  for_each_block(
-      input.shape, product, parallel,
-      [&](std::int64_t number, std::int64_t first, std::int64_t count,
-          const std::int64_t* predictions) {
-        DigitsBlock& block = blocks[static_cast<std::size_t>(number)];
-        block.contexts.resize(static_cast<std::size_t>(count));
-        block.symbols.resize(static_cast<std::size_t>(count));
-        BitWriter tails;
-        Walk<predicted> walk(head, input.shape, input.format, first, predictions);
-        for (std::int64_t i = 0; i < count; ++i, walk.next()) {
-          const std::uint64_t word = load_word(input.words, input.format.bytes, first + i);
-          const Bin bin = walk.bin();
-          const FixedElement element = split_element(word, bin, format);
-          block.contexts[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(bin.context);
-          block.symbols[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(element.symbol);
-          put_tail(tails, element);
-        }
-        block.tails = tails.take();
-      });
-  return blocks;
-}
 
 // Scales of predicted lines follow their weights: what is written is how they differ.
 std::vector<std::int16_t> less_weights(const std::vector<std::int16_t>& scales,
@@ -184,7 +142,6 @@ std::int32_t scale_floor(FloatFormat plain_format) {
 
 FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product& product,
                           const Parallel& parallel) {
-  const bool predicted = head.predicted();
   FixedSection section;
   if (input.shape.elements == 0) {
     section.head_bytes = write_fixed_head(head);
@@ -194,18 +151,13 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
   code_factors(input.shape, head, section.u, section.v, parallel);
   {
     std::vector<std::int16_t> levels(static_cast<std::size_t>(input.shape.elements));
-    if (predicted) {
-      find_levels<true>(input, head, product, levels.data(), parallel);
-    } else {
-      find_levels<false>(input, head, {}, levels.data(), parallel);
-    }
+    find_levels(input, head, product, levels.data(), parallel);
     const ResidualMatrix matrix{levels.data(), input.shape.elements, input.shape.rows,
                                 input.shape.columns, scale_floor(input.format)};
     head.scales =
         residual_scales(matrix, input.may_have_column_scales, head.has_column_scales, parallel);
   }
-  std::vector<DigitsBlock> blocks = predicted ? split_blocks<true>(input, head, product, parallel)
-                                              : split_blocks<false>(input, head, {}, parallel);
+  std::vector<DigitsBlock> blocks = split_blocks(input, head, product, parallel);
   section.residuals = code_digits(blocks, head.fraction(), parallel);
   head.residuals = section.residuals.head;
   section.head_bytes = write_fixed_head(head);
@@ -340,36 +292,6 @@ Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::
                                                                       : Status::bad_section;
 }
 
-namespace {
-
-template <bool predicted>
-bool decode_block(const FixedSource& source, FloatFormat plain_format, const DigitsDecoder& decoder,
-                  std::int64_t number, std::int64_t first, std::int64_t count,
-                  const std::int64_t* predictions, void* words) {
-  const FixedFormat format(plain_format);
-  std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
-  {
-    Walk<predicted> walk(source.head, source.shape, plain_format, first, predictions);
-    for (std::uint8_t& context : contexts) {
-      context = static_cast<std::uint8_t>(walk.bin().context);
-      walk.next();
-    }
-  }
-  BitReader bits(nullptr, 0);
-  if (decoder.decode(static_cast<std::uint64_t>(number), contexts.data(), symbols.data(), bits) !=
-      Status::ok)
-    return false;
-  TailReader tail{bits};
-  Walk<predicted> walk(source.head, source.shape, plain_format, first, predictions);
-  for (std::int64_t i = 0; i < count; ++i, walk.next()) {
-    store_word(words, plain_format.bytes, first + i,
-               join_element(symbols[static_cast<std::size_t>(i)], walk.bin(), format, tail));
-  }
-  return bits.only_padding_left();
-}
-
-}  // namespace
-
 Status decode_fixed(const FixedSource& source, FloatFormat format, const Product& product,
                     void* words, const Parallel& parallel) {
   if (source.shape.elements == 0) return Status::ok;
@@ -377,16 +299,13 @@ Status decode_fixed(const FixedSource& source, FloatFormat format, const Product
   decoder.open(source.head.residuals, source.residuals,
                static_cast<std::uint64_t>(source.shape.elements), source.head.fraction(), parallel);
   std::atomic<bool> good{true};
-  for_each_block(source.shape, product, parallel,
-                 [&](std::int64_t number, std::int64_t first, std::int64_t count,
-                     const std::int64_t* predictions) {
-                   const bool fine = source.head.predicted()
-                                         ? decode_block<true>(source, format, decoder, number,
-                                                              first, count, predictions, words)
-                                         : decode_block<false>(source, format, decoder, number,
-                                                               first, count, predictions, words);
-                   if (!fine) good = false;
-                 });
+  for_each_block(
+      source.shape, product, parallel,
+      [&](std::int64_t number, std::int64_t first, std::int64_t count,
+          const std::int64_t* predictions) {
+        if (!decode_block(source, format, decoder, number, first, count, predictions, words))
+          good = false;
+      });
   return good ? Status::ok : Status::bad_stream;
 }
 

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <array>
 
+#include "core/fixed_kernels.h"
+
 namespace lmgc {
 namespace {
 
 constexpr int rounds = 2;
 constexpr std::int64_t stripe = 64;              // columns in a task
+constexpr std::int64_t kernel_columns = 32;      // that one call of a kernel takes
 constexpr std::int64_t task_elements = 1 << 15;  // rows in a task are as many as make this
 constexpr std::int64_t surely_many_rows = 64;    // columns' scales then cost little
 constexpr std::int64_t bits_of_a_scale = 3;      // as side information, about
@@ -31,6 +34,7 @@ std::int64_t term(std::int32_t level, std::int32_t other, std::int32_t own, bool
 
 void sum_rows(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSum>& sums,
               const Parallel& parallel) {
+  const FixedKernels* const kernels = fixed_kernels();
   const std::int64_t in_task = std::max<std::int64_t>(1, task_elements / m.columns);
   parallel((m.rows + in_task - 1) / in_task, [&](std::int64_t task) {
     const std::int64_t last = std::min((task + 1) * in_task, m.rows);
@@ -38,6 +42,12 @@ void sum_rows(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSu
       const std::int16_t* const levels = m.levels + row * m.columns;
       const std::int64_t count = std::min(m.columns, m.elements - row * m.columns);
       LineSum own;
+      if (kernels != nullptr) {
+        kernels->row_terms(levels, pass.columns, pass.rows[row], count, pass.refine, &own.sum,
+                           &own.counted);
+        sums[static_cast<std::size_t>(row)] = own;
+        continue;
+      }
       for (std::int64_t c = 0; c < count; ++c) {
         if (levels[c] == no_level) continue;
         own.sum += term(levels[c], pass.columns == nullptr ? 0 : pass.columns[c], pass.rows[row],
@@ -51,9 +61,21 @@ void sum_rows(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSu
 
 void sum_columns(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSum>& sums,
                  const Parallel& parallel) {
+  const FixedKernels* const kernels = fixed_kernels();
   parallel((m.columns + stripe - 1) / stripe, [&](std::int64_t task) {
     const std::int64_t first = task * stripe;
     const std::int64_t count = std::min(stripe, m.columns - first);
+    if (kernels != nullptr) {
+      for (std::int64_t c = first; c < first + count; c += kernel_columns) {
+        const auto columns = static_cast<int>(std::min(kernel_columns, first + count - c));
+        std::int64_t own_sums[kernel_columns] = {}, counted[kernel_columns] = {};
+        kernels->column_terms(m.levels + c, m.columns, m.rows, pass.rows, pass.columns + c, columns,
+                              pass.refine, own_sums, counted);
+        for (int k = 0; k < columns; ++k)
+          sums[static_cast<std::size_t>(c + k)] = {own_sums[k], counted[k]};
+      }
+      return;
+    }
     LineSum own[stripe];
     for (std::int64_t row = 0; row < m.rows; ++row) {
       const std::int16_t* const levels = m.levels + row * m.columns + first;

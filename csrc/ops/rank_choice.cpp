@@ -102,7 +102,7 @@ std::int64_t rank_of_signal(const Spectrum& spectrum) {
 }  // namespace
 
 RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, double rows,
-                       double columns, int mantissa) {
+                       double columns, int mantissa, double spare_bits) {
   const double elements = rows * columns;
   constexpr double bits_of_a_line = 4;  // weights, beside the scales that any section has
   constexpr double bits_of_a_component = 10;
@@ -122,18 +122,35 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
       variance += square / elements * (1 - kept * kept);
     }
     bits += element_bits(precisions, variance) * elements;
-    if (bits < best.bits) {
-      best.bits = bits;
-      best.rank = rank;
-      best.noise_share = noise_share;
-    }
+    if (bits < best.bits) best = {rank, noise_share, bits};
+    return bits;
   };
   const std::int64_t most = rank_of_signal(spectrum);
-  const std::int64_t stride = std::max<std::int64_t>(1, most / 64);
+  const std::int64_t stride = std::max<std::int64_t>(1, most / (spare_bits > 0 ? 32 : 64));
+  std::vector<RankChoice> all;
   for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
     // Nearly full ranks leave no residual to speak of, and estimates of it are wild.
     if (static_cast<double>(rank) > 0.9 * std::min(rows, columns)) break;
-    consider(rank, usual_noise_share);
+    all.push_back({rank, usual_noise_share, consider(rank, usual_noise_share)});
+  }
+  // What lies between: before a cliff each component counts.
+  const std::int64_t nearly = best.rank;
+  for (std::int64_t rank = nearly - stride + 1; nearly > 16 && rank < nearly + stride; ++rank) {
+    if (rank <= most && static_cast<double>(rank) <= 0.9 * std::min(rows, columns))
+      consider(rank, usual_noise_share);
+  }
+  const double enough = best.bits + spare_bits;
+  // Only where what is left falls slowly.
+  double left = spectrum.total;
+  for (std::int64_t c = 0; c < best.rank; ++c)
+    left -= spectrum.squares[static_cast<std::size_t>(c)];
+  const bool may_spare =
+      best.rank > 0 && left > 16 * spectrum.squares[static_cast<std::size_t>(best.rank - 1)];
+  for (const RankChoice& choice : all) {
+    if (!may_spare || choice.rank >= best.rank) break;
+    if (choice.bits > enough || 7 * choice.rank < 6 * best.rank) continue;
+    best = choice;
+    break;
   }
   const std::int64_t rank = best.rank;
   for (const double factor : {0.35, 0.6, 1.6, 2.5, 4.0, 6.0}) {

@@ -31,9 +31,11 @@ struct RankChoice {
 };
 
 // The estimate for every rank with the usual noise; then, for the best one, with more and less of
-// it, which pays where the residual is hardly wider than the last bits.
+// it, which pays where the residual is hardly wider than the last bits. Of ranks that differ by up
+// to `spare_bits` the lowest is taken: the last components save next to nothing, and take as much
+// time as the others.
 RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, double rows,
-                       double columns, int mantissa);
+                       double columns, int mantissa, double spare_bits);
 
 // The factors of a choice of rank 1 or more whose product_bound() holds; rank 0 where there are
 // none.

@@ -10,14 +10,13 @@ namespace lmgc::ops {
 namespace {
 
 // Left singular vectors and squared singular values of a matrix, the largest first. Through its
-// Gram matrix, in doubles: squares of small singular values drown in floats.
-void decompose(const at::Tensor& matrix, Spectrum& spectrum) {
+// Gram matrix, in `type`: squares of small singular values drown in floats.
+void decompose(const at::Tensor& matrix, at::ScalarType type, Spectrum& spectrum) {
   constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
-  at::Tensor gram =
-      at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(at::kDouble));
+  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(type));
   for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
     const at::Tensor wide =
-        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(at::kDouble);
+        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(type);
     gram.addmm_(wide, wide.t());
   }
   auto [ascending, columns] = at::linalg_eigh(gram);
@@ -55,7 +54,7 @@ double sum_of_squares(const at::Tensor& matrix) {
 
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
-  decompose(matrix, spectrum);
+  decompose(matrix, at::kDouble, spectrum);
   spectrum.inside = matrix;
   // Not from the matrix: what a rank leaves is a difference of these, tiny for some matrices.
   spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
@@ -70,17 +69,19 @@ Sketch sketch(const at::Tensor& matrix, const at::Tensor& start) {
 Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& start) {
   Spectrum spectrum;
   const Sketch found = sketch(matrix, start);
-  decompose(found.seen, spectrum);
+  // Floats do where more is left than they lose.
+  constexpr double much = 1e-5;
+  const double seen = sum_of_squares(found.seen);
+  decompose(found.seen, total - seen > much * total ? matrix.scalar_type() : at::kDouble, spectrum);
   spectrum.left = at::matmul(found.basis, spectrum.left);
   spectrum.outside = found.basis;
   spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,
   // itself.
   constexpr double too_small = 1e-5;
-  const double captured = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
   spectrum.total = total;
-  if (total - captured < too_small * total) {
-    spectrum.total = captured;
+  if (total - seen < too_small * total) {
+    spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
     constexpr std::int64_t stripe = 256;  // rows, so that not all of it is copied
     for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
       const std::int64_t rows = std::min(stripe, matrix.size(0) - first);

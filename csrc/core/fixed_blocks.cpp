@@ -1,0 +1,236 @@
+#include "core/fixed_blocks.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "core/fixed_kernels.h"
+#include "core/fixed_walk.h"
+#include "core/residual_scales.h"
+
+namespace lmgc {
+namespace {
+
+// ---- one element after the other ----------------------------------------------------------------
+
+template <bool predicted>
+void walk_levels(const FixedInput& input, const FixedHead& head, const Product& product,
+                 std::int16_t* levels, const Parallel& parallel) {
+  const FixedFormat format(input.format);
+  for_each_block(
+      input.shape, product, parallel,
+      [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
+        Walk<predicted> walk(head, input.shape, input.format, first, predictions);
+        for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
+          const std::uint64_t word = load_word(input.words, input.format.bytes, i);
+          levels[i] = residual_level(word, walk.prediction(), format);
+        }
+      });
+}
+
+template <bool predicted>
+std::vector<DigitsBlock> walk_blocks(const FixedInput& input, const FixedHead& head,
+                                     const Product& product, const Parallel& parallel) {
+  const FixedFormat format(input.format);
+  std::vector<DigitsBlock> blocks(
+      static_cast<std::size_t>((input.shape.elements + block_elements - 1) / block_elements));
+  for_each_block(
+      input.shape, product, parallel,
+      [&](std::int64_t number, std::int64_t first, std::int64_t count,
+          const std::int64_t* predictions) {
+        DigitsBlock& block = blocks[static_cast<std::size_t>(number)];
+        block.contexts.resize(static_cast<std::size_t>(count));
+        block.symbols.resize(static_cast<std::size_t>(count));
+        BitWriter tails;
+        Walk<predicted> walk(head, input.shape, input.format, first, predictions);
+        for (std::int64_t i = 0; i < count; ++i, walk.next()) {
+          const std::uint64_t word = load_word(input.words, input.format.bytes, first + i);
+          const Bin bin = walk.bin();
+          const FixedElement element = split_element(word, bin, format);
+          block.contexts[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(bin.context);
+          block.symbols[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(element.symbol);
+          put_tail(tails, element);
+        }
+        block.tails = tails.take();
+      });
+  return blocks;
+}
+
+template <bool predicted>
+bool walk_block(const FixedSource& source, FloatFormat plain_format, const DigitsDecoder& decoder,
+                std::int64_t number, std::int64_t first, std::int64_t count,
+                const std::int64_t* predictions, void* words) {
+  const FixedFormat format(plain_format);
+  std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
+  {
+    Walk<predicted> walk(source.head, source.shape, plain_format, first, predictions);
+    for (std::uint8_t& context : contexts) {
+      context = static_cast<std::uint8_t>(walk.bin().context);
+      walk.next();
+    }
+  }
+  BitReader bits(nullptr, 0);
+  if (decoder.decode(static_cast<std::uint64_t>(number), contexts.data(), symbols.data(), bits) !=
+      Status::ok)
+    return false;
+  TailReader tail{bits};
+  Walk<predicted> walk(source.head, source.shape, plain_format, first, predictions);
+  for (std::int64_t i = 0; i < count; ++i, walk.next()) {
+    store_word(words, plain_format.bytes, first + i,
+               join_element(symbols[static_cast<std::size_t>(i)], walk.bin(), format, tail));
+  }
+  return bits.only_padding_left();
+}
+
+// ---- runs ---------------------------------------------------------------------------------------
+
+// Kernels for elements of this format, or null.
+const FixedKernels* kernels_for(FloatFormat format) {
+  return format.bytes == 2 || format.bytes == 4 ? fixed_kernels() : nullptr;
+}
+
+// body(run, first) for every run of elements [first, first + count): stretches of one row.
+template <class Body>
+void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat plain_format,
+                  std::int64_t first, std::int64_t count, const std::int64_t* predictions,
+                  const Body& body) {
+  const FixedFormat format(plain_format);
+  const bool predicted = head.predicted();
+  const int base = predicted ? head.low_rank.factors.base() : 0;
+  FixedRun run;
+  run.bytes = plain_format.bytes;
+  run.mantissa = format.mantissa;
+  run.bias = format.bias;
+  run.least = format.least;
+  const std::int64_t end = first + count;
+  for (std::int64_t at = first; at < end;) {
+    const auto row = static_cast<std::size_t>(at / shape.columns);
+    const std::int64_t column = at % shape.columns;
+    run.row_scale = row < head.scales.rows.size() ? head.scales.rows[row] : 0;
+    if (head.has_column_scales) run.column_scales = head.scales.columns.data() + column;
+    if (predicted) {
+      const auto& weights = head.low_rank.row_weights;
+      run.row_exponent = base + (row < weights.size() ? weights[row] : 0);
+      run.column_weights = head.low_rank.column_weights.data() + column;
+      run.product = predictions + (at - first);
+    }
+    run.count =
+        static_cast<int>(std::min({shape.columns - column, end - at, std::int64_t{run_elements}}));
+    body(run, at);
+    at += run.count;
+  }
+}
+
+const void* word_at(const void* words, int bytes, std::int64_t index) {
+  return static_cast<const std::uint8_t*>(words) + bytes * index;
+}
+
+DigitsBlock split_runs(const FixedKernels& kernels, const FixedInput& input, const FixedHead& head,
+                       std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
+  DigitsBlock block;
+  block.contexts.resize(static_cast<std::size_t>(count));
+  block.symbols.resize(static_cast<std::size_t>(count));
+  constexpr std::size_t room = run_elements * most_tail_bytes + sizeof(std::uint64_t);
+  std::size_t used = 0;
+  TailBits tails;
+  FixedBins bins;
+  for_each_run(head, input.shape, input.format, first, count, predictions,
+               [&](const FixedRun& run, std::int64_t at) {
+                 if (block.tails.size() - used < room)
+                   block.tails.resize(block.tails.size() + block.tails.size() / 2 + 4 * room);
+                 tails.at = block.tails.data() + used;
+                 kernels.bins(run, bins);
+                 std::copy_n(bins.contexts, run.count, block.contexts.data() + (at - first));
+                 kernels.split(run, bins, word_at(input.words, input.format.bytes, at),
+                               block.symbols.data() + (at - first), tails);
+                 used = static_cast<std::size_t>(tails.at - block.tails.data());
+               });
+  if (tails.used > 0) block.tails[used++] = static_cast<std::uint8_t>(tails.held);
+  block.tails.resize(used);
+  return block;
+}
+
+bool join_runs(const FixedKernels& kernels, const FixedSource& source, FloatFormat plain_format,
+               const DigitsDecoder& decoder, std::int64_t number, std::int64_t first,
+               std::int64_t count, const std::int64_t* predictions, void* words) {
+  const FixedFormat format(plain_format);
+  std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
+  FixedBins bins;
+  for_each_run(source.head, source.shape, plain_format, first, count, predictions,
+               [&](const FixedRun& run, std::int64_t at) {
+                 kernels.bins(run, bins);
+                 std::copy_n(bins.contexts, run.count, contexts.data() + (at - first));
+               });
+  BitReader bits(nullptr, 0);
+  if (decoder.decode(static_cast<std::uint64_t>(number), contexts.data(), symbols.data(), bits) !=
+      Status::ok)
+    return false;
+  TailReader tail{bits};
+  for_each_run(source.head, source.shape, plain_format, first, count, predictions,
+               [&](const FixedRun& run, std::int64_t at) {
+                 // Once more rather than kept: it takes less time than the memory does.
+                 kernels.bins(run, bins);
+                 for (int i = 0; i < run.count; ++i) {
+                   Bin bin;
+                   bin.quantum = bins.quantum[i];
+                   bin.place = bins.place[i];
+                   store_word(words, plain_format.bytes, at + i,
+                              join_element(symbols[static_cast<std::size_t>(at - first + i)], bin,
+                                           format, tail));
+                 }
+               });
+  return bits.only_padding_left();
+}
+
+}  // namespace
+
+void find_levels(const FixedInput& input, const FixedHead& head, const Product& product,
+                 std::int16_t* levels, const Parallel& parallel) {
+  const FixedKernels* const kernels = kernels_for(input.format);
+  if (kernels == nullptr) {
+    if (head.predicted()) {
+      walk_levels<true>(input, head, product, levels, parallel);
+    } else {
+      walk_levels<false>(input, head, {}, levels, parallel);
+    }
+    return;
+  }
+  for_each_block(
+      input.shape, head.predicted() ? product : Product(), parallel,
+      [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
+        for_each_run(head, input.shape, input.format, first, count, predictions,
+                     [&](const FixedRun& run, std::int64_t at) {
+                       kernels->levels(run, word_at(input.words, input.format.bytes, at),
+                                       levels + at);
+                     });
+      });
+}
+
+std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& head,
+                                      const Product& product, const Parallel& parallel) {
+  const FixedKernels* const kernels = kernels_for(input.format);
+  if (kernels == nullptr) {
+    return head.predicted() ? walk_blocks<true>(input, head, product, parallel)
+                            : walk_blocks<false>(input, head, {}, parallel);
+  }
+  std::vector<DigitsBlock> blocks(
+      static_cast<std::size_t>((input.shape.elements + block_elements - 1) / block_elements));
+  for_each_block(input.shape, head.predicted() ? product : Product(), parallel,
+                 [&](std::int64_t number, std::int64_t first, std::int64_t count,
+                     const std::int64_t* predictions) {
+                   blocks[static_cast<std::size_t>(number)] =
+                       split_runs(*kernels, input, head, first, count, predictions);
+                 });
+  return blocks;
+}
+
+bool decode_block(const FixedSource& source, FloatFormat format, const DigitsDecoder& decoder,
+                  std::int64_t number, std::int64_t first, std::int64_t count,
+                  const std::int64_t* predictions, void* words) {
+  if (const FixedKernels* const kernels = kernels_for(format); kernels != nullptr)
+    return join_runs(*kernels, source, format, decoder, number, first, count, predictions, words);
+  return source.head.predicted()
+             ? walk_block<true>(source, format, decoder, number, first, count, predictions, words)
+             : walk_block<false>(source, format, decoder, number, first, count, predictions, words);
+}
+
+}  // namespace lmgc

@@ -1,0 +1,170 @@
+// Kernels against the functions that they stand for, one element at a time.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "core/bits.h"
+#include "core/fixed.h"
+#include "core/fixed_kernels.h"
+#include "core/fixed_walk.h"
+#include "core/residual_scales.h"
+
+namespace lmgc {
+namespace {
+
+constexpr FloatFormat formats[] = {{2, 5, 10}, {2, 8, 7}, {4, 8, 23}};
+
+// A run of elements, most of them near their predictions, others anywhere.
+struct Case {
+  FloatFormat format;
+  std::vector<std::uint64_t> words;
+  std::vector<std::uint8_t> bytes;
+  std::vector<std::int64_t> product;
+  std::vector<std::int16_t> scales, weights;
+  FixedRun run;
+
+  Case(FloatFormat plain, int count, bool predicted, std::mt19937_64& random) : format(plain) {
+    const FixedFormat own(plain);
+    const auto between = [&](int least, int most) {
+      return std::uniform_int_distribution<int>(least, most)(random);
+    };
+    const int centre = between(own.least - 2, own.bias - 20);
+    run.row_scale = 4 * centre + between(-8, 8);
+    run.row_exponent = centre - between(0, 30);
+    const int size = between(1, 62);
+    for (int i = 0; i < count; ++i) {
+      scales.push_back(static_cast<std::int16_t>(between(-12, 12)));
+      weights.push_back(static_cast<std::int16_t>(between(-3, 3)));
+      std::int64_t value = static_cast<std::int64_t>(random() >> (64 - size));
+      if (between(0, 9) == 0) value = 0;
+      product.push_back(between(0, 1) == 0 ? value : -value);
+      std::uint64_t word = random() & (own.sign() | own.mantissa_mask());
+      const int field = std::clamp(centre + between(-26, 6) + own.bias, 0, own.infinite_field());
+      word |= static_cast<std::uint64_t>(field) << own.mantissa;
+      const int kind = between(0, 15);
+      if (kind == 0) word &= own.sign();
+      if (kind == 1) word = random() & (2 * own.sign() - 1);
+      if (kind > 8 && predicted) {  // near the prediction
+        const double near = static_cast<double>(product.back()) *
+                            power_of_two(run.row_exponent + weights.back()) *
+                            (1 + 0.001 * between(-9, 9));
+        std::uint64_t bits;
+        std::memcpy(&bits, &near, sizeof bits);
+        const int exponent = static_cast<int>(bits >> 52 & 2047) - 1023 + own.bias;
+        if (exponent > 0 && exponent < own.infinite_field()) {
+          word = (bits >> 63) * own.sign() | static_cast<std::uint64_t>(exponent) << own.mantissa |
+                 (bits >> (52 - own.mantissa) & own.mantissa_mask());
+        }
+      }
+      words.push_back(word);
+    }
+    bytes.resize(words.size() * plain.bytes);
+    for (std::size_t i = 0; i < words.size(); ++i)
+      store_word(bytes.data(), plain.bytes, static_cast<std::int64_t>(i), words[i]);
+    run.product = predicted ? product.data() : nullptr;
+    run.column_scales = scales.data();
+    run.column_weights = weights.data();
+    run.count = count;
+    run.bytes = plain.bytes;
+    run.mantissa = own.mantissa;
+    run.bias = own.bias;
+    run.least = own.least;
+  }
+
+  Prediction prediction(int i) const {
+    if (run.product == nullptr) return {};
+    return {product[static_cast<std::size_t>(i)],
+            run.row_exponent + weights[static_cast<std::size_t>(i)]};
+  }
+};
+
+TEST_CASE("fixed kernels do what the functions of one element do") {
+  const FixedKernels* const kernels = fixed_kernels();
+  if (kernels == nullptr) return;
+  std::mt19937_64 random(5);
+  for (const FloatFormat plain : formats) {
+    const FixedFormat format(plain);
+    for (int round = 0; round < 300; ++round) {
+      const int count = round % 3 == 0 ? run_elements : static_cast<int>(random() % 40 + 1);
+      const bool predicted = round % 2 == 0;
+      const Case own(plain, count, predicted, random);
+      const Fraction kind = predicted ? Fraction::varies : Fraction::edge;
+
+      FixedBins bins;
+      kernels->bins(own.run, bins);
+      std::vector<std::int16_t> levels(static_cast<std::size_t>(count));
+      kernels->levels(own.run, own.bytes.data(), levels.data());
+      std::vector<std::uint8_t> symbols(levels.size()),
+          tails(levels.size() * most_tail_bytes + 16, 0xff);
+      TailBits at{tails.data() + 1, 5, 3};  // as if three bits were there already
+      kernels->split(own.run, bins, own.bytes.data(), symbols.data(), at);
+
+      BitWriter expected;
+      expected.put(5, 3);
+      for (int i = 0; i < count; ++i) {
+        const auto k = static_cast<std::size_t>(i);
+        const Bin bin = bin_of(own.prediction(i), own.run.row_scale + own.scales[k], kind, format);
+        REQUIRE(bins.quantum[i] == bin.quantum);
+        REQUIRE(bins.place[i] == bin.place);
+        REQUIRE(bins.contexts[i] == bin.context);
+        REQUIRE(levels[k] == residual_level(own.words[k], own.prediction(i), format));
+        const FixedElement element = split_element(own.words[k], bin, format);
+        REQUIRE(symbols[k] == element.symbol);
+        put_tail(expected, element);
+      }
+      const std::vector<std::uint8_t> written = expected.take();
+      if (at.used > 0) *at.at++ = static_cast<std::uint8_t>(at.held);
+      REQUIRE(std::vector<std::uint8_t>(tails.data() + 1, at.at) == written);
+      REQUIRE(tails[0] == 0xff);
+    }
+  }
+}
+
+TEST_CASE("fixed kernels sum the terms of levels") {
+  const FixedKernels* const kernels = fixed_kernels();
+  if (kernels == nullptr) return;
+  std::mt19937_64 random(6);
+  for (int round = 0; round < 60; ++round) {
+    const auto rows = static_cast<std::int64_t>(random() % 70 + 1);
+    const auto columns = static_cast<int>(random() % 32 + 1);
+    const bool refine = round % 2 == 0;
+    std::vector<std::int16_t> levels;
+    for (std::int64_t i = 0; i < rows * columns; ++i)
+      levels.push_back(random() % 8 == 0 ? no_level : static_cast<std::int16_t>(random() % 400));
+    std::vector<std::int32_t> of_rows, of_columns;
+    for (std::int64_t i = 0; i < rows; ++i)
+      of_rows.push_back(static_cast<std::int32_t>(random() % 200));
+    for (int j = 0; j < columns; ++j)
+      of_columns.push_back(static_cast<std::int32_t>(random() % 200) - 20);
+
+    std::vector<std::int64_t> column_sums(32, 0), column_counts(32, 0);
+    kernels->column_terms(levels.data(), columns, rows, of_rows.data(), of_columns.data(), columns,
+                          refine, column_sums.data(), column_counts.data());
+    std::vector<std::int64_t> sums(32, 0), counts(32, 0);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      std::int64_t sum = 0, counted = 0, row_sum = 0, row_counted = 0;
+      for (int j = 0; j < columns; ++j) {
+        const std::int16_t level = levels[static_cast<std::size_t>(i * columns + j)];
+        const std::int32_t row = of_rows[static_cast<std::size_t>(i)];
+        const std::int32_t column = of_columns[static_cast<std::size_t>(j)];
+        if (level == no_level) continue;
+        row_sum += level_term(level, column, row, refine);
+        ++row_counted;
+        sums[static_cast<std::size_t>(j)] += level_term(level, row, column, refine);
+        ++counts[static_cast<std::size_t>(j)];
+      }
+      kernels->row_terms(levels.data() + i * columns, of_columns.data(),
+                         of_rows[static_cast<std::size_t>(i)], columns, refine, &sum, &counted);
+      REQUIRE(sum == row_sum);
+      REQUIRE(counted == row_counted);
+    }
+    REQUIRE(column_sums == sums);
+    REQUIRE(column_counts == counts);
+  }
+}
+
+}  // namespace
+}  // namespace lmgc
