@@ -40,7 +40,7 @@ def test_a_small_run_over_loopback(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert ddp.main(options) == 0
     printed = capfd.readouterr().out
     assert "LOOPBACK WITHOUT A LIMIT" in printed
-    assert "| tiny_fp32 | plain | 2 | none |" in printed
+    assert "| tiny_fp32 | plain | 2 | none | 25 |" in printed
     rows = {row["communication"]: row for row in json.loads(out.read_text())}
     assert list(rows) == ["compute", "plain", "bf16", "lowrank"]
     assert all(len(row["step_seconds"]) == 3 for row in rows.values())
