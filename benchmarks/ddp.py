@@ -60,6 +60,7 @@ class Row:
     workload: str
     ranks: int
     mbit: float | None
+    bucket_mb: float
     communication: str
     seconds: float  # a step, the median of those after the warm-up; the slowest rank counts
     speedup: float | None  # of plain's time over this one's: the median over turns
@@ -165,6 +166,7 @@ def rows_of(cell: Cell, results: Sequence[dict[str, Measured]]) -> list[Row]:
                 cell.workload,
                 cell.ranks,
                 cell.mbit,
+                cell.bucket_mb,
                 name,
                 statistics.median(slowest[name][first:]),
                 statistics.median(ratios) if ratios else None,
@@ -192,7 +194,7 @@ def turn_ratios(
 
 def lines_of(rows: Sequence[Row]) -> list[list[str]]:
     """Returns the cells of a table, its head first."""
-    heads = ["workload", "communication", "ranks", "Mbit/s", "s / step", "plain / it"]
+    heads = ["workload", "communication", "ranks", "Mbit/s", "buckets", "s / step", "plain / it"]
     lines = [[*heads, "in turns", "MB sent", "received", "loss", "weights"]]
     for row in rows:
         span = "" if row.speedup_range is None else "{:.2f}-{:.2f}".format(*row.speedup_range)
@@ -203,6 +205,7 @@ def lines_of(rows: Sequence[Row]) -> list[list[str]]:
                 row.communication,
                 str(row.ranks),
                 "none" if row.mbit is None else f"{row.mbit:g}",
+                f"{row.bucket_mb:g}",
                 f"{row.seconds:.3f}",
                 "" if row.speedup is None else f"{row.speedup:.2f}",
                 span,
@@ -226,10 +229,11 @@ def suited(communications: Sequence[str], workload: str, ranks: int) -> tuple[st
 
 def cells(parsed: argparse.Namespace, rates: Sequence[float | None]) -> Iterator[Cell]:
     """Yields the cells of the grid."""
-    grid = itertools.product(parsed.ranks, rates, parsed.workloads)
-    for ranks, mbit, workload in grid:
+    times = parsed.warmup, parsed.steps, parsed.block
+    grid = itertools.product(parsed.ranks, rates, parsed.workloads, parsed.bucket_mb)
+    for ranks, mbit, workload, bucket_mb in grid:
         names = suited(parsed.communications, workload, ranks)
-        yield Cell(workload, ranks, mbit, names, parsed.warmup, parsed.steps, parsed.block)
+        yield Cell(workload, ranks, mbit, names, *times, bucket_mb)
 
 
 def _terminated(*_: object) -> NoReturn:
@@ -246,6 +250,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--workloads", nargs="+", choices=WORKLOADS, default=["gpt_fp32", "gpt_bf16"]
     )
     parser.add_argument("--communications", nargs="+", choices=COMMUNICATIONS, default=DEFAULTS)
+    parser.add_argument(
+        "--bucket-mb", nargs="+", type=float, default=[25], help="DDP's buckets, in MiB (25)"
+    )
     parser.add_argument("--warmup", type=int, default=20, help="steps not counted (20)")
     parser.add_argument("--steps", type=int, default=20, help="steps that are (20)")
     parser.add_argument("--block", type=int, default=5, help="steps in a turn (5)")

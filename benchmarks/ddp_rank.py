@@ -83,7 +83,7 @@ WORKLOADS = {
     "gpt_fp32": Workload("gpt", "text", "fp32", 4, GPT),
     "gpt_bf16": Workload("gpt", "text", "bf16", 4, GPT),
     "convnet_fp32": Workload("convnet", "cifar10", "fp32", 16, {"width": 256}),
-    "tiny_fp32": Workload("gpt", "text", "fp32", 1, {"width": 32, "depth": 1, "heads": 2}),
+    "tiny_fp32": Workload("gpt", "text", "fp32", 1, {"width": 96, "depth": 1}),
 }
 
 
@@ -111,6 +111,7 @@ class Cell:
     warmup: int  # steps of each communication that are not counted, in one turn
     steps: int  # that are, at least
     block: int  # steps in a turn: then the next communication has its own
+    bucket_mb: float = 25  # of DDP's buckets, in MiB
 
     @property
     def turns(self) -> list[int]:
@@ -133,13 +134,13 @@ class Measured:
 class Side:
     """A network that is trained through one communication."""
 
-    def __init__(self, workload: Workload, communication: str, rank: int) -> None:
+    def __init__(self, workload: Workload, communication: str, rank: int, bucket_mb: float) -> None:
         self.model = workload.model()
         self.optimizer = workload.optimizer(self.model)
         self.state: Any = None
         wrapped = self.model
         if communication != COMPUTE:
-            wrapped = DistributedDataParallel(self.model)
+            wrapped = DistributedDataParallel(self.model, bucket_cap_mb=bucket_mb)
             self._register(wrapped, communication)
         self.losses = workload.losses(wrapped, rank)
 
@@ -185,7 +186,7 @@ def train(cell: Cell, rank: int, interface: str) -> dict[str, Measured]:
     """Trains through every communication of a cell, within a process group that is there."""
     workload = WORKLOADS[cell.workload]
     names = list(cell.communications)
-    sides = {name: Side(workload, name, rank) for name in names}
+    sides = {name: Side(workload, name, rank, cell.bucket_mb) for name in names}
     measured = {name: Measured() for name in names}
     for turn, steps in enumerate(cell.turns):
         for name in names if turn % 2 == 0 else reversed(names):

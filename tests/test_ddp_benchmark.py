@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import cluster_model
 import ddp
 import namespaces
-from ddp_rank import Cell, Measured, plain_data
+from ddp_rank import WORKLOADS, Cell, Measured, plain_data
 
 
 def cell_of(names: tuple[str, ...], *, mbit: float | None = 100, warmup: int = 2) -> Cell:
@@ -25,18 +25,32 @@ def cell_of(names: tuple[str, ...], *, mbit: float | None = 100, warmup: int = 2
 def test_a_small_run_over_loopback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sub" / "ddp.json"
     options = ["--loopback", "--workloads", "tiny_fp32", "--communications", "compute", "plain"]
-    options += ["bf16", "--warmup", "1", "--steps", "2", "--block", "1", "--json", str(out)]
+    options += [
+        "bf16",
+        "lowrank",
+        "--warmup",
+        "1",
+        "--steps",
+        "2",
+        "--block",
+        "1",
+        "--json",
+        str(out),
+    ]
     assert ddp.main(options) == 0
     printed = capfd.readouterr().out
     assert "LOOPBACK WITHOUT A LIMIT" in printed
-    assert "| tiny_fp32 | plain | 2 | none |" in printed
+    assert "| tiny_fp32 | plain | 2 | none | 25 |" in printed
     rows = {row["communication"]: row for row in json.loads(out.read_text())}
-    assert list(rows) == ["compute", "plain", "bf16"]
+    assert list(rows) == ["compute", "plain", "bf16", "lowrank"]
     assert all(len(row["step_seconds"]) == 3 for row in rows.values())
     assert all(0 < row["loss"] < 10 for row in rows.values())
     assert rows["plain"]["speedup"] == 1
     assert rows["plain"]["sent_mb"] is None  # loopback counts what everyone sends
     assert rows["bf16"]["identical"] is False
+    assert rows["lowrank"]["identical"] is True
+    assert len(rows["lowrank"]["statistics"]) == 2
+    assert all(one["ratio"] < 90 for one in rows["lowrank"]["statistics"])
 
 
 def test_a_rank_that_fails_ends_the_others(tmp_path: Path) -> None:
@@ -109,6 +123,20 @@ def test_links_shape_what_they_join_and_leave_nothing() -> None:
         assert all(Path("/run/netns", name).exists() for name in names)
         assert set(namespaces.remove_leftovers()).isdisjoint(names)  # this process lives
     assert not any(Path("/run/netns", name).exists() for name in names)
+
+
+def test_a_small_run_over_links_counts_bytes() -> None:
+    reason = namespaces.obstacle()
+    if reason is not None:
+        pytest.skip(reason)
+    names = ("compute", "plain", "raw")
+    cell = Cell("tiny_fp32", 2, 1000, names, warmup=0, steps=2, block=2)
+    rows = {row.communication: row for row in ddp.run_cell(cell)}
+    gradient = sum(p.nbytes for p in WORKLOADS["tiny_fp32"].model().parameters()) / 1e6
+    assert rows["compute"].sent_mb < 0.1 * gradient  # barriers only
+    for name in ("plain", "raw"):
+        assert gradient < rows[name].sent_mb < 1.5 * gradient
+        assert gradient < rows[name].received_mb < 1.5 * gradient
 
 
 # ---- the model of larger clusters ----------------------------------------------------------------
