@@ -11,6 +11,7 @@ from lmgc_torch.distributed.controller import CHECK_EVERY, PLAIN, Controller
 from lmgc_torch.distributed.pipeline import Measured
 
 BYTES = 1 << 22
+WARM_UP = 30  # steps; the trials take fewer
 CODEC_RATE = {PLAIN: 0.0, "lowrank": 1 / 20e6, "scale": 1 / 100e6, "planes": 1 / 800e6}  # s / byte
 RATIO = {PLAIN: 1.0, "lowrank": 0.65, "scale": 0.82, "planes": 0.83}
 
@@ -56,7 +57,7 @@ class World:
 )
 def test_the_fastest_is_chosen(monkeypatch, link, expected):
     world = World(monkeypatch, link)
-    world.run(20)
+    world.run(WARM_UP)
     methods, _ = world.step()
     assert set(methods) <= expected
 
@@ -68,14 +69,14 @@ def test_no_link_makes_steps_slower_than_plain_once_settled(monkeypatch, link):
     monkeypatch.setitem(CODEC_RATE, "raw", 0.0)
     seconds_plain = plain.step()[1]
     world = World(monkeypatch, link)
-    world.run(20)
+    world.run(WARM_UP)
     seconds = sum(taken for _, taken in world.run(600)) / 600
     assert seconds <= 1.03 * seconds_plain
 
 
 def test_a_mix_is_found_where_codec_and_link_are_both_busy(monkeypatch):
     world = World(monkeypatch, link=22e6, buckets=8)
-    world.run(25)
+    world.run(WARM_UP)
     methods, taken = world.step()
     assert len(set(methods)) > 1
     uniform = min(0.05 + 8 * BYTES * max(CODEC_RATE[m], RATIO[m] / 22e6) for m in CODEC_RATE)
@@ -84,7 +85,7 @@ def test_a_mix_is_found_where_codec_and_link_are_both_busy(monkeypatch):
 
 def test_a_link_that_becomes_fast_ends_compression(monkeypatch):
     world = World(monkeypatch, link=2e6)
-    world.run(30)
+    world.run(WARM_UP)
     assert set(world.step()[0]) == {"lowrank"}
     world.link = 5e9
     world.run(CHECK_EVERY + 10)
@@ -93,18 +94,18 @@ def test_a_link_that_becomes_fast_ends_compression(monkeypatch):
 
 def test_a_link_that_becomes_slow_begins_it(monkeypatch):
     world = World(monkeypatch, link=5e9)
-    world.run(30)
+    world.run(WARM_UP)
     assert set(world.step()[0]) == {PLAIN}
     world.link = 2e6
-    world.run(2 * CHECK_EVERY + 30)
+    world.run(2 * CHECK_EVERY + WARM_UP)
     assert set(world.step()[0]) == {"lowrank"}
 
 
 def test_settled_steps_do_not_talk(monkeypatch):
     world = World(monkeypatch, link=2e6)
-    world.run(30)
+    world.run(WARM_UP)
     before = world.agreements
-    world.run(CHECK_EVERY - 30)
+    world.run(CHECK_EVERY - WARM_UP)
     assert world.agreements == before
 
 
@@ -121,9 +122,9 @@ def test_a_fixed_method_stays(monkeypatch):
 
 def test_a_restart_begins_anew(monkeypatch):
     world = World(monkeypatch, link=2e6)
-    world.run(30)
+    world.run(WARM_UP)
     world.controller.restart()
     world.buckets = 2
     assert set(world.step()[0]) == {PLAIN}
-    world.run(30)
+    world.run(WARM_UP)
     assert set(world.step()[0]) == {"lowrank"}

@@ -2,7 +2,7 @@
 
 Each choice for all buckets is an *arm*: plain all-reduce, a method for every bucket, or a mix. The
 first steps of a layout of buckets try the arms; what they cost (codec seconds and bytes for each
-bucket and method, the link's rate) gives the mix that should be fastest, which is tried like the
+bucket and method, the link's rate) gives the mixes that should be fastest, which are tried like the
 others. The arm whose steps were shortest, whole steps from gradient to gradient, is taken. Every
 `CHECK_EVERY` steps it has to prove itself against plain all-reduce, or plain against the model.
 
@@ -12,21 +12,33 @@ largest of all ranks'.
 
 from __future__ import annotations
 
+import logging
+import math
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from lmgc_torch.distributed.pipeline import Measured
 
 PLAIN = "plain"
-MIXED = "mixed"
+# Arms that mix methods, and how much a second of the codec weighs beside one of the link: it has a
+# core of its own, or shares one with the backward pass.
+MIXES = {"mixed": 1.0, "mixed, light": 2.0}
 CANDIDATES = ("lowrank", "scale", "planes")
 TRIALS = 3  # steps of an arm; the first one's time is not counted
+FINALISTS = 3  # arms that are tried a second time
+MANY = (
+    2 * TRIALS
+)  # steps whose median is looked at; of fewer it is the shortest, the least disturbed
 CHECK_EVERY = 200  # steps
 LEAST_GAIN = 0.02  # of a step's time, below which plain all-reduce stays
 CHANGED_LINK = 1.3  # factor of the link's rate after which plain is no longer settled
+
+_Key: TypeAlias = tuple[int, str]  # a bucket and a method
+_log = logging.getLogger("lmgc_torch.distributed")
 
 
 @dataclass
@@ -34,9 +46,17 @@ class _Costs:
     """What was measured of a layout of buckets, on this rank."""
 
     buckets: set[int] = field(default_factory=set)  # that are large enough to be compressed
-    codec: dict[tuple[int, str], float] = field(default_factory=dict)  # seconds
-    sent: dict[tuple[int, str], float] = field(default_factory=dict)  # bytes
-    seconds_per_byte: float = 0.0  # of plain all-reduces
+    codec: dict[_Key, float] = field(default_factory=dict)  # seconds
+    sent: dict[_Key, float] = field(default_factory=dict)  # bytes
+    seconds_per_byte: float = 0.0  # of plain all-reduces, in the fastest step
+    plain: Measured = field(default_factory=Measured)  # those of this step, without small buckets
+
+    def end_step(self) -> None:
+        """Takes the link's rate from the plain all-reduces of a step."""
+        if self.plain.sent_bytes:
+            rate = self.plain.wire_seconds / self.plain.sent_bytes
+            self.seconds_per_byte = min(rate, self.seconds_per_byte or math.inf)
+            self.plain = Measured()
 
 
 class Controller:
@@ -62,7 +82,7 @@ class Controller:
         with self._lock:
             self._costs = _Costs()
         self._times: dict[str, list[float]] = {}
-        self._mix: dict[int, str] = {}
+        self._mixes: dict[str, dict[int, str]] = {}
         self._schedule = self._arms()
         self._arm = PLAIN if self._method == "auto" else self._method
         self._begin: float | None = None
@@ -72,6 +92,8 @@ class Controller:
         if self._method != "auto":
             return
         now = time.perf_counter()
+        with self._lock:
+            self._costs.end_step()
         if self._begin is not None:
             self._times.setdefault(self._arm, []).append(now - self._begin)
         self._arm = next(self._schedule)
@@ -82,18 +104,22 @@ class Controller:
         if size < self._least_bytes:
             return PLAIN
         self._costs.buckets.add(bucket)
-        return self._mix.get(bucket, PLAIN) if self._arm == MIXED else self._arm
+        if self._arm in self._mixes:
+            return self._mixes[self._arm].get(bucket, PLAIN)
+        return self._arm
 
     def record(self, bucket: int, method: str, measured: Measured) -> None:
         """Takes note of what a bucket cost; from any thread."""
         with self._lock:
             costs = self._costs
+            if bucket not in costs.buckets:
+                return  # small ones travel faster than the link's rate: they tell nothing of it
             if method == PLAIN:
-                rate = measured.wire_seconds / max(1, measured.sent_bytes)
-                best = costs.seconds_per_byte
-                costs.seconds_per_byte = min(best, rate) if best else rate
-            costs.codec[bucket, method] = measured.codec_seconds
-            costs.sent[bucket, method] = measured.sent_bytes
+                costs.plain.wire_seconds += measured.wire_seconds
+                costs.plain.sent_bytes += measured.sent_bytes
+            key = bucket, method
+            costs.codec[key] = min(measured.codec_seconds, costs.codec.get(key, math.inf))
+            costs.sent[key] = measured.sent_bytes
 
     # ---- what is tried, step by step ------------------------------------------------------------
 
@@ -101,12 +127,20 @@ class Controller:
         while True:
             for arm in (PLAIN, *CANDIDATES):
                 yield from self._trial(arm)
-            self._mix, rate = self._fastest_mix()
-            arms = [PLAIN, *CANDIDATES]
-            if self._mix and len(set(self._mix.values())) > 1:
-                yield from self._trial(MIXED)
-                arms.append(MIXED)
-            best = self._shortest(arms)
+            codec, wire, rate = self._model()
+            arms, tried = [PLAIN, *CANDIDATES], []
+            for name, weight in MIXES.items():
+                mix = fastest_mix({key: weight * codec[key] for key in codec}, wire)
+                if len(set(mix.values())) > 1 and mix not in tried:
+                    tried.append(mix)
+                    self._mixes[name] = mix
+                    yield from self._trial(name)
+                    arms.append(name)
+            # A step or two may have been disturbed: the shortest try once more.
+            finalists = self._shortest(arms)[:FINALISTS]
+            for arm in finalists:
+                yield from self._trial(arm)
+            best = self._choose(finalists)
             while True:
                 self._times.clear()
                 with self._lock:
@@ -115,29 +149,43 @@ class Controller:
                     yield best
                 if best != PLAIN:
                     yield from self._trial(PLAIN)
-                    best = self._shortest([PLAIN, best])
+                    best = self._choose([PLAIN, best])
                     continue
-                _, now = self._fastest_mix()
-                if not rate / CHANGED_LINK < now < rate * CHANGED_LINK:
+                now = self._model()[2]
+                if not rate / CHANGED_LINK <= now <= rate * CHANGED_LINK:
                     break
 
     def _trial(self, arm: str) -> Iterator[str]:
-        self._times.pop(arm, None)
+        kept = self._times.pop(arm, [])
         for _ in range(TRIALS):
             yield arm
+        self._times[arm] = kept + self._times[arm][1:]
 
-    def _shortest(self, arms: list[str]) -> str:
-        """Returns the arm whose steps took least, plain if the others gain next to nothing."""
+    def _seconds(self, arms: list[str]) -> dict[str, float]:
+        """Returns how long a step of each arm takes, on the rank where it takes longest."""
         own = []
         for arm in arms:
-            times = self._times[arm][1:]
-            own.append(min(times) if len(times) < TRIALS else statistics.median(times))
-        seconds = dict(zip(arms, self._agree(own), strict=True))
-        best = min(arms, key=lambda arm: seconds[arm])
-        return best if seconds[best] < (1 - LEAST_GAIN) * seconds[PLAIN] else PLAIN
+            times = self._times[arm]
+            own.append(statistics.median(times) if len(times) > MANY else min(times))
+        return dict(zip(arms, self._agree(own), strict=True))
 
-    def _fastest_mix(self) -> tuple[dict[int, str], float]:
-        """Returns the method by bucket that the model finds fastest, and the link's s / byte."""
+    def _shortest(self, arms: list[str]) -> list[str]:
+        """Returns the arms by what their steps take, the shortest first."""
+        seconds = self._seconds(arms)
+        _log.info("seconds a step: %s", {arm: round(taken, 4) for arm, taken in seconds.items()})
+        return sorted(arms, key=lambda arm: seconds[arm])
+
+    def _choose(self, arms: list[str]) -> str:
+        """Returns the shortest arm, but plain if that is hardly longer."""
+        seconds = self._seconds(arms)
+        best = min(arms, key=lambda arm: seconds[arm])
+        if seconds[best] >= (1 - LEAST_GAIN) * seconds.get(PLAIN, math.inf):
+            best = PLAIN
+        _log.info("from now on: %s", best)
+        return best
+
+    def _model(self) -> tuple[dict[_Key, float], dict[_Key, float], float]:
+        """Returns seconds of codec and link by bucket and method, and the link's for a byte."""
         with self._lock:
             costs = self._costs
             keys = [(b, method) for b in sorted(costs.buckets) for method in (PLAIN, *CANDIDATES)]
@@ -147,12 +195,10 @@ class Controller:
         rate = agreed[-1]
         codec = dict(zip(keys, agreed, strict=False))
         wire = {key: rate * sent for key, sent in zip(keys, agreed[len(keys) :], strict=False)}
-        return fastest_mix(codec, wire), rate
+        return codec, wire, rate
 
 
-def fastest_mix(
-    codec: dict[tuple[int, str], float], wire: dict[tuple[int, str], float]
-) -> dict[int, str]:
+def fastest_mix(codec: dict[_Key, float], wire: dict[_Key, float]) -> dict[int, str]:
     """Returns a method for each bucket so that codec and link together take least.
 
     They work side by side: a step takes what the slower of the two needs. From each method for all

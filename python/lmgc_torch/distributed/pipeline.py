@@ -41,7 +41,7 @@ from lmgc_torch.distributed.summation import Order, add_up
 from lmgc_torch.errors import CommunicationError
 from lmgc_torch.warm_start import WarmStart
 
-GOODBYE = 5.0  # seconds for telling the peers of an error, before this rank may end
+GOODBYE = 5.0  # seconds for threads to end, and to tell the peers of an error
 BUSY = 2  # rounds that wait for the link; with fewer, work that feeds it comes first
 
 
@@ -159,10 +159,15 @@ class Pipeline:
         return job.future
 
     def close(self) -> None:
-        """Ends the threads, when they have done what they are at."""
+        """Ends the threads, when they have done what they are at.
+
+        A thread that is left running may meet the end of the interpreter within C++ code, which
+        ends the process badly.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._join()
 
     # ---- the codec thread -----------------------------------------------------------------------
 
@@ -319,11 +324,15 @@ class Pipeline:
 
     def _end(self, pending: list[Job]) -> None:
         """Tells the error to those who wait for it, once the peers know it."""
-        deadline = time.monotonic() + GOODBYE
-        for name in ("scatter", "gather"):
-            self._threads[name].join(max(0.0, deadline - time.monotonic()))
+        self._join("scatter", "gather")
         for job in pending:
             job.future.set_result(CommunicationError(self.error))
+
+    def _join(self, *names: str) -> None:
+        """Waits for the named threads to end, or all, but not for ever."""
+        deadline = time.monotonic() + GOODBYE
+        for name in names or tuple(self._threads):
+            self._threads[name].join(max(0.0, deadline - time.monotonic()))
 
     @contextlib.contextmanager
     def _on_stream(self, job: Job) -> Any:
