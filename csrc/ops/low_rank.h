@@ -32,7 +32,7 @@ struct FitMemory {
 };
 
 // The same with one look instead of several: in the weights of `memory`, whose lines are those of
-// `matrix`, and up to about a quarter more components than it had. Nothing where that look does not
+// `matrix`, and up to about an eighth more components than it had. Nothing where that look does not
 // tell: the matrix has numbers that are not finite, or is of another kind.
 std::optional<LowRankFit> refit_low_rank(const at::Tensor& matrix, FloatFormat format,
                                          const FitMemory& memory);

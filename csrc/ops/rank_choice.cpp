@@ -148,7 +148,7 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
       best.rank > 0 && left > 16 * spectrum.squares[static_cast<std::size_t>(best.rank - 1)];
   for (const RankChoice& choice : all) {
     if (!may_spare || choice.rank >= best.rank) break;
-    if (choice.bits > enough || 7 * choice.rank < 6 * best.rank) continue;
+    if (choice.bits > enough || 5 * choice.rank < 4 * best.rank) continue;
     best = choice;
     break;
   }

@@ -10,7 +10,8 @@ namespace {
 
 // A tensor's way to its section.
 struct Attempt {
-  bool search = true;  // all that may be tried is; else only what memory says
+  bool search = true;    // all that may be tried is; else only what memory says
+  bool refused = false;  // memory did not tell
   FixedPlan plan;
   // Of the sections that were made; 0: none.
   std::int64_t planes = 0, fixed = 0;
@@ -76,8 +77,10 @@ class Coding {
     if (!attempt.search) {
       const TensorMemory& memory = (*memories_)[i];
       if (memory.method != Method::lowrank) return;
-      auto plan = replan_fixed(bytes_[i], format(i), sizes, memory.fixed);
+      std::optional<FixedPlan> plan;
+      if (!memory.refused) plan = replan_fixed(bytes_[i], format(i), sizes, memory.fixed);
       attempt.search = !plan.has_value();
+      attempt.refused = attempt.search;
       if (plan.has_value()) attempt.plan = std::move(*plan);
     }
     if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), sizes);
@@ -118,7 +121,11 @@ class Coding {
     const Attempt& attempt = attempts_[i];
     const Method method = frame_.header.tensors[i].method;
     if (attempt.search) {
-      remember_search(method, memory);
+      if (attempt.refused) {
+        remember_refusal(memory);
+      } else {
+        remember_search(method, memory);
+      }
       // By two per cent.
       const std::int64_t other = method == Method::planes ? attempt.fixed : attempt.planes;
       memory.clearly =

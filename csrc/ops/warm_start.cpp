@@ -34,13 +34,25 @@ bool is_search_due(const TensorMemory& memory, std::size_t index) {
   return memory.calls + earlier >= memory.period;
 }
 
+namespace {
+
+constexpr std::int64_t shortest = 8, longest = 32;  // periods
+
+}  // namespace
+
 void remember_search(Method method, TensorMemory& memory) {
-  constexpr std::int64_t shortest = 8, longest = 32;
   const bool confirmed = memory.searched && memory.method == method;
   memory.period = confirmed ? std::min(2 * memory.period, longest) : shortest;
   memory.searched = true;
   memory.method = method;
   memory.calls = 0;
+  memory.refused = false;
+}
+
+void remember_refusal(TensorMemory& memory) {
+  memory.refused = true;
+  memory.period = shortest;
+  ++memory.calls;
 }
 
 void register_warm_start(torch::Library& m) {

@@ -21,6 +21,7 @@ struct TensorMemory {
   Method method = Method::raw;  // which was the smallest
   bool clearly = false;         // smaller than all others by far
   FixedMemory fixed;
+  bool refused = false;     // a prediction cannot be found from what is known here
   std::int64_t bytes = 0;   // of the last section
   std::int64_t calls = 0;   // since the last full search
   std::int64_t period = 0;  // a full search is made after so many
@@ -49,6 +50,8 @@ bool is_search_due(const TensorMemory& memory, std::size_t index);
 
 // Takes down what a full search found to be the smallest.
 void remember_search(Method method, TensorMemory& memory);
+// That what is known did not tell: it is not asked again before the next search that is due, soon.
+void remember_refusal(TensorMemory& memory);
 
 // Registers torch.classes.lmgc.WarmStart.
 void register_warm_start(torch::Library& m);
