@@ -174,8 +174,8 @@ def measure(steps: Sequence[list[Tensor]], method: str) -> tuple[float, float, f
     """Measures a method on the gradients of steps in a row, as our hook codes them.
 
     Returns:
-        Bytes a second that are encoded and decoded, and the size in parts of raw: medians of all
-        steps but the first, which has no warm start yet.
+        Bytes a second of processor time that are encoded and decoded, and the size in parts of raw:
+        medians of all steps but the first, which has no warm start yet.
 
     Raises:
         RuntimeError: if a tensor does not come back bit for bit.
@@ -185,11 +185,11 @@ def measure(steps: Sequence[list[Tensor]], method: str) -> tuple[float, float, f
     warm_start = lmgc_torch.WarmStart()
     encoding, decoding, ratios = [], [], []
     for gradients in steps:
-        begin = time.perf_counter()
+        begin = time.process_time()
         frame = lmgc_torch.compress(gradients, method=method, warm_start=warm_start)
-        middle = time.perf_counter()
+        middle = time.process_time()
         back = lmgc_torch.decompress(frame)
-        end = time.perf_counter()
+        end = time.process_time()
         if not identical(gradients, back):
             raise RuntimeError(f"{method} does not give back the gradients")
         size = raw_bytes(gradients)
