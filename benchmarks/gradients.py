@@ -152,12 +152,8 @@ def capture(
         {step: {parameter name: gradient}}, detached copies in ``dtype``.
     """
     torch.manual_seed(seed)
-    model, losses = _task(network, dataset, DTYPES[dtype], seed, batch, options or {}, folder)
-    optimizer: torch.optim.Optimizer
-    if network == "gpt":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    model, losses = task(network, dataset, DTYPES[dtype], seed, batch, options or {}, folder)
+    optimizer = optimizer_of(network, model)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, SCHEDULE_STEPS)
 
     kept: dict[int, Gradients] = {}
@@ -191,7 +187,14 @@ def capture_run(run: Run, on_step: OnStep | None = None) -> dict[int, Gradients]
     )
 
 
-def _task(
+def optimizer_of(network: str, model: nn.Module) -> torch.optim.Optimizer:
+    """Returns the optimizer that the protocol has for a network."""
+    if network == "gpt":
+        return torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def task(
     network: str,
     dataset: str,
     dtype: torch.dtype,

@@ -103,27 +103,45 @@ def estimated_bits(found: Weighted, rank: int, fmt: Format) -> float:
     return bits + float(_gaussian_bits(above + deviation)[found.values != 0].sum())
 
 
+class Rounded(NamedTuple):
+    """The integer factors of a prediction: values are near (left * powers) @ right."""
+
+    left: Floats  # (rows, components)
+    right: Floats  # (components, columns)
+    powers: Floats  # of two
+
+
+def rounded_factors(found: Weighted, rank: int, fmt: Format) -> Rounded:
+    """Returns the factors of a rank, rounded as by the encoder."""
+    steps, _ = steps_of(found, rank, fmt)
+    gain = steps**2 * np.sqrt(found.squares[:rank] / found.values.size)
+    powers = np.exp2(np.rint(np.log2(gain)))
+    units = np.sqrt(len(found.values)) / (steps * np.sqrt(powers / gain))
+    left = np.rint(found.left[:, :rank] * units)
+    useful = left.any(0)
+    left, powers = left[:, useful], powers[useful]
+    right, *_ = np.linalg.lstsq(left * powers, found.values, rcond=None)
+    return Rounded(left, np.rint(right), powers)
+
+
 def modelled_bits(found: Weighted, rank: int, fmt: Format) -> float:
     """Returns the ideal length of a section at a rank, its factors rounded as by the encoder."""
     matrix = found.values * found.weights
     prediction, side = np.zeros_like(matrix), 0.0
     if rank > 0:
-        steps, _ = steps_of(found, rank, fmt)
-        rows, elements = len(found.values), found.values.size
-        gain = steps**2 * np.sqrt(found.squares[:rank] / elements)
-        power = np.exp2(np.rint(np.log2(gain)))
-        left = np.rint(found.left[:, :rank] * np.sqrt(rows) / (steps * np.sqrt(power / gain)))
-        left = left[:, left.any(0)]
-        power = power[: left.shape[1]]
-        right, *_ = np.linalg.lstsq(left * power, found.values, rcond=None)
-        right = np.rint(right)
-        prediction = (left * power) @ right * found.weights
+        left, right, powers = rounded_factors(found, rank, fmt)
+        prediction = (left * powers) @ right * found.weights
         side = _factor_bits(left) + _factor_bits(right.T)
         side += 10 * rank + model.BITS_OF_A_LINE * sum(matrix.shape)
-    elements_ = model.split(matrix, prediction, fmt)
-    digits = model.two_digits_bits(model.fit_contexts(elements_, rank > 0))
-    rest = model.kinds_bits(elements_) + model.tail_bits(elements_) + elements_.scale_bits
-    return side + digits + rest
+    return side + elements_bits(matrix, prediction, fmt)
+
+
+def elements_bits(matrix: Floats, prediction: Floats, fmt: Format) -> float:
+    """Returns the ideal length of a matrix's elements and scales under a prediction."""
+    elements = model.split(matrix, prediction, fmt)
+    digits = model.two_digits_bits(model.fit_contexts(elements, bool(prediction.any())))
+    rest = model.kinds_bits(elements) + model.tail_bits(elements) + elements.scale_bits
+    return digits + rest
 
 
 def _factor_bits(factor: Floats) -> float:
