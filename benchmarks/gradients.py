@@ -49,6 +49,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt128x3": ("gpt", {"width": 128, "depth": 3}),
     "gpt160x2": ("gpt", {"width": 160, "depth": 2}),
     "gpt192x2": ("gpt", {"width": 192, "depth": 2}),
+    "gpt256x1": ("gpt", {"width": 256, "depth": 1}),
     "gpt384x1": ("gpt", {"width": 384, "depth": 1, "heads": 6}),
     "vit160x2": ("vit", {"width": 160, "depth": 2}),
     "vit192x2": ("vit", {"width": 192, "depth": 2}),
@@ -168,6 +169,43 @@ def capture(
             }
             if on_step is not None:
                 on_step(step, kept[step])
+        optimizer.step()
+        schedule.step()
+    return kept
+
+
+def capture_ranks(
+    name: str, dtype: str, steps: tuple[int, ...], seed: int, ranks: int
+) -> dict[int, list[Gradients]]:
+    """Trains a network of ``MODELS`` on the batches of several ranks, with their average gradient.
+
+    Returns:
+        {step: the gradients of each rank, and last their average}.
+    """
+    network, options = MODELS[name]
+    torch.manual_seed(seed)
+    dataset = "text" if network == "gpt" else "cifar10"
+    net, losses = task(network, dataset, DTYPES[dtype], seed, None, options, datasets.DATA)
+    optimizer = optimizer_of(network, net)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, SCHEDULE_STEPS)
+    kept = {}
+    for step in range(max(steps) + 1):
+        own: list[Gradients] = []
+        for _ in range(ranks):
+            optimizer.zero_grad()
+            next(losses).backward()
+            own.append(
+                {
+                    n: p.grad.detach().clone()
+                    for n, p in net.named_parameters()
+                    if p.grad is not None
+                }
+            )
+        average = {n: torch.stack([g[n] for g in own]).sum(0) / ranks for n in own[0]}
+        for n, parameter in net.named_parameters():
+            parameter.grad = average[n].clone() if n in average else None
+        if step in steps:
+            kept[step] = [*own, average]
         optimizer.step()
         schedule.step()
     return kept

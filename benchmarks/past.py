@@ -11,226 +11,44 @@ against the frames. docs/past.md has the schemes and the finding.
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator
 
-import datasets
 import fixed_model as model
 import low_rank
 import numpy as np
 import torch
-from fixed_model import Floats, Format, Integers
-from gradients import DTYPES, MODELS, SCHEDULE_STEPS, Gradients, optimizer_of, task
+from factor_model import (
+    Frame,
+    Sent,
+    conditional_saving,
+    entry_bits,
+    factor_bits,
+    frame_of,
+    line_bits,
+    plain,
+    quarters,
+    side_bits,
+    widths_of,
+)
+from fixed_model import Floats, Format
+from gradients import DTYPES, Gradients, capture_ranks
 from low_rank import Weighted
 from torch import Tensor
 
 from lmgc_torch import compress, info
-from lmgc_torch.reference import read_header
-from lmgc_torch.reference_common import AdaptiveRice
-from lmgc_torch.reference_fixed import BY_DIMENSION_1, FixedSection
 
 RANKS = 2
 SEEDS = {"gpt192x2": 103, "gpt256x1": 113, "vit192x2": 105, "convnet96x3": 118}
-WIDE = {"gpt256x1": ("gpt", {"width": 256, "depth": 1})}
 MOST_ELEMENTS = 1 << 18  # of a matrix that is looked at
-EM_STEPS = 40
 FRACTION = 2.0**-16  # of past vectors in fixed point
+SCHEMES = ("a", "b", "conditional", "earlier", "c", "d")
 CASES = {  # what is coded, and what of the step before is known: ranks' own or their average
     "own from own": (0, 0),
     "own from average": (0, RANKS),
     "average from average": (RANKS, RANKS),
 }
-
-
-# ---- gradients of ranks --------------------------------------------------------------------------
-
-
-def capture_ranks(
-    name: str, dtype: str, steps: Sequence[int], seed: int
-) -> dict[int, list[Gradients]]:
-    """Trains on batches of several ranks and returns each rank's gradients, then their average."""
-    network, options = (MODELS | WIDE)[name]
-    torch.manual_seed(seed)
-    dataset = "text" if network == "gpt" else "cifar10"
-    net, losses = task(network, dataset, DTYPES[dtype], seed, None, options, datasets.DATA)
-    optimizer = optimizer_of(network, net)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, SCHEDULE_STEPS)
-    kept = {}
-    for step in range(max(steps) + 1):
-        own: list[Gradients] = []
-        for _ in range(RANKS):
-            optimizer.zero_grad()
-            next(losses).backward()
-            own.append(
-                {n: p.grad.detach().clone() for n, p in net.named_parameters() if p.grad is not None}
-            )
-        average = {n: torch.stack([g[n] for g in own]).sum(0) / RANKS for n in own[0]}
-        for n, parameter in net.named_parameters():
-            parameter.grad = average[n].clone() if n in average else None
-        if step in steps:
-            kept[step] = [*own, average]
-        optimizer.step()
-        schedule.step()
-    return kept
-
-
-# ---- what a frame holds --------------------------------------------------------------------------
-
-
-class Sent(NamedTuple):
-    """One of the two integer matrices of a frame's prediction."""
-
-    entries: Integers  # (lines, components)
-    component_widths: Integers  # quarter octaves
-    line_widths: Integers  # half octaves
-
-
-@dataclass
-class Frame:
-    """A matrix, and what its frame says of it."""
-
-    matrix: Floats  # live
-    weights: tuple[Integers, Integers]  # of rows and of columns
-    scales: tuple[Integers, Integers]
-    factors: tuple[Sent, Sent]  # u, v
-    powers: Floats
-    factor_bits: float  # of the factors' symbols, from the frame
-    section: FixedSection
-    bits: int  # of the section
-
-    def view(self, tensor: Tensor) -> Floats:
-        """Returns another tensor of the same shape as this one's live matrix."""
-        if self.section.flags & BY_DIMENSION_1:
-            tensor = tensor.transpose(0, 1)
-        matrix = tensor.double().reshape(tensor.shape[0], -1).numpy()
-        return matrix[np.ix_(self.section.live_rows, self.section.live_columns)]
-
-    def weighted(self, tensor: Tensor) -> Floats:
-        """Returns the same divided by this frame's weights."""
-        rows, columns = self.weights
-        return self.view(tensor) * np.exp2(-rows[:, None] - columns)
-
-
-def frame_of(tensor: Tensor) -> Frame | None:
-    """Returns what the encoder makes of a tensor; None where it takes no prediction."""
-    frame = compress(tensor, method="lowrank").numpy().tobytes()
-    header = read_header(frame)
-    (record,) = header.tensors
-    if record.method != "lowrank":
-        return None
-    section = FixedSection(frame[header.size :], record.sizes, record.element, predicted=True)
-    predicted = section.low_rank
-    assert predicted is not None
-    sent, factor_bits = [], 0
-    for factor in (predicted.u, predicted.v):
-        factor.read_body(section.fields)
-        own = (factor.entries, factor.component_widths, factor.line_widths)
-        sent.append(Sent(*(np.array(part, np.int64) for part in own)))
-        factor_bits += sum(16 * w + 8 * (e + t) for w, e, t in factor.digits.blocks)
-    weights = np.array(predicted.row_weights), np.array(predicted.column_weights)
-    rows, columns = np.array(section.row_scales), np.array(section.column_scales)
-    scales = rows - 4 * weights[0], columns - 4 * weights[1] if len(columns) else columns
-    powers = np.exp2(np.array(predicted.exponents, float))
-    result = Frame(
-        np.empty(0), weights, scales, (sent[0], sent[1]), powers, factor_bits, section,
-        8 * record.section_size,
-    )  # fmt: skip
-    result.matrix = result.view(tensor)
-    return result
-
-
-# ---- code lengths --------------------------------------------------------------------------------
-
-
-def line_bits(values: Iterable[int]) -> int:
-    """Returns the bits of a line of integers in docs/format.md, section 6.3."""
-    line = [int(value) for value in values]
-    if not line:
-        return 0
-    middle = round(float(np.median(line)))
-    return 17 + min(_rice_bits(line, [middle] * len(line)), _rice_bits(line, [line[0], *line]))
-
-
-def _rice_bits(line: list[int], predicted: list[int]) -> int:
-    code, bits = AdaptiveRice(), 0
-    for value, guess in zip(line, predicted, strict=False):
-        difference = value - guess
-        number = 2 * difference if difference >= 0 else -2 * difference - 1
-        k = code.parameter()
-        bits += (number >> k) + 1 + k if number >> k < 24 else 24 + 17
-        code.update(number)
-    return bits
-
-
-@functools.cache
-def _probabilities(width: int, fraction: float) -> Floats:
-    return model.probabilities(width, fraction)
-
-
-def entry_bits(entries: Integers, means: Floats | None, widths: Integers) -> float:
-    """Returns the ideal length of integers, under the mixture that suits them best.
-
-    Args:
-        entries: the integers.
-        means: what each is predicted to be; None: zero.
-        widths: standard deviations, in quarter octaves, as those of factors.
-    """
-    tails = np.clip(-((11 - widths) // 4), 0, 30)
-    own = np.maximum(widths - 4 * tails, -12)
-    half = (1 << tails) >> 1
-    place, part = 0 * entries, np.full(entries.shape, 0)
-    parts = np.ones_like(part)
-    if means is not None:
-        at = (means + half + 0.5) / (1 << tails)
-        place = np.floor(at).astype(np.int64)
-        parts = 1 << np.clip(3 - own // 4, 0, 3)
-        part = np.floor((at - place) * parts).astype(np.int64)
-    residual = ((entries + half) >> tails) - place
-    far = np.abs(residual) > model.MOST_RESIDUAL
-    bits = float(tails[~far].sum()) + (12 + 8 + 32) * float(far.sum())
-    keys = np.stack([own, part, parts], -1)[~far]
-    contexts, index = np.unique(keys, axis=0, return_inverse=True)
-    side = 2 * model.MOST_RESIDUAL + 1
-    flat = index.ravel() * side + residual[~far] + model.MOST_RESIDUAL
-    counts = np.bincount(flat, minlength=side * len(contexts)).reshape(-1, side)
-    shares = np.stack([_probabilities(int(w), (2 * p + 1) / (2 * n)) for w, p, n in contexts])
-    mixture = np.full(shares.shape[1], 1 / shares.shape[1])
-    for _ in range(EM_STEPS):
-        mean = np.maximum(np.einsum("k,cks->cs", mixture, shares), 1e-300)
-        mixture = mixture * np.einsum("cks,cs->k", shares, counts / mean)
-        mixture /= mixture.sum()
-    mean = np.maximum(np.einsum("k,cks->cs", mixture, shares), 2.0**-20)
-    return bits - float((counts * np.log2(mean)).sum())
-
-
-def widths_of(sent: Sent) -> Integers:
-    return sent.component_widths + 2 * sent.line_widths[:, None]
-
-
-def factor_bits(sent: Sent) -> float:
-    """Returns the ideal length of a factor as the codec has it: its widths, and its entries."""
-    lines = sent.line_widths if sent.line_widths.any() else []
-    side = line_bits(sent.component_widths) + line_bits(lines)
-    return side + entry_bits(sent.entries, None, widths_of(sent))
-
-
-def quarters(deviation: Floats) -> Integers:
-    return np.rint(4 * np.log2(np.maximum(deviation, 2.0**-3))).astype(np.int64)
-
-
-def plain(entries: Floats) -> Sent:
-    """Returns integers with the widths that suit them, of lines only where they pay."""
-    entries = np.asarray(entries, np.int64)
-    squares = entries.astype(float) ** 2 + 1 / 16
-    columns = quarters(np.sqrt(squares.mean(0)))
-    rows = np.rint(np.log2((squares * np.exp2(-columns / 2)).mean(1))).astype(np.int64)
-    if not (rows**2).sum() * entries.shape[1] > 12 * len(rows):
-        rows = np.zeros_like(rows)
-    return Sent(entries, columns, rows)
 
 
 # ---- (b) factors next to the past ----------------------------------------------------------------
@@ -240,99 +58,46 @@ def projected_bits(sent: Sent, basis: Floats) -> float:
     """Returns the length of a factor whose projection on past vectors is sent apart.
 
     Per component either the entries, or the rounded coefficients of the first past vectors and what
-    the integer prediction from them leaves. The number of vectors is the best of some.
+    the integer prediction from them leaves. The number of vectors is the best of some. Coefficients
+    are more lines of the factor's stream: they share its mixture.
 
     Args:
         sent: the factor.
-        basis: past vectors, (lines, count), orthonormal.
+        basis: past vectors, (lines, count), of unit length or nearly so, the first one first.
     """
+    lines = len(sent.entries)
     spread = np.exp2(sent.line_widths / 2)[:, None]
-    plain_bits = factor_bits(sent)
-    best, x = plain_bits, sent.entries / spread
+    x, best = sent.entries / spread, factor_bits(sent)
     basis = np.rint(basis / FRACTION) * FRACTION
-    for count in (4, 8, 16, 32, 64, 96, 128):
-        if count >= min(basis.shape[1] + 1, len(x)):
-            break
+    for count in sorted({8, 16, 32, 64, basis.shape[1]}):
+        if not 0 < count <= min(basis.shape[1], lines // 2):
+            continue
         own = basis[:, :count]
-        coefficients = own.T @ x
-        share = count / len(x)
+        coefficients = np.linalg.lstsq(own, x, rcond=None)[0]
         left = np.maximum(((x - own @ coefficients) ** 2).mean(0), 1 / 12)
-        steps = np.exp2(np.maximum(np.rint(0.5 * np.log2(12 * left / (1 - share))), 0))
+        # The noise of rounded coefficients that costs least, as docs/lowrank.md has it of factors.
+        steps = np.exp2(np.maximum(np.rint(0.5 * np.log2(12 * left / (1 - count / lines))), 0))
         rounded = np.rint(coefficients / steps)
         means = (own @ (rounded * steps)) * spread
-        rest = sent.entries - means
-        widths = quarters(np.sqrt(((rest / spread) ** 2).mean(0) + 1 / 16))
-        saved = len(x) * (sent.component_widths - widths) / 4
-        chosen = saved > low_rank._gaussian_bits(np.log2(np.sqrt((rounded**2).mean(0) + 1 / 16))) * count
+        squares = ((sent.entries - means) / spread) ** 2
+        widths = quarters(np.sqrt(squares.mean(0) + 1 / 16))
+        cost = low_rank.gaussian_bits(0.5 * np.log2((rounded**2).mean(0) + 1 / 16)) * count
+        chosen = lines * (sent.component_widths - widths) / 4 > cost
         if not chosen.any():
             continue
-        widths = np.where(chosen, widths, sent.component_widths)
-        means = np.where(chosen, means, 0)
-        bits = line_bits(widths) + line_bits(sent.line_widths if sent.line_widths.any() else [])
-        bits += factor_bits(plain(rounded[:, chosen])) + 3 * len(chosen)
-        bits += entry_bits(sent.entries, means, widths + 2 * sent.line_widths[:, None])
-        best = min(best, bits)
+        rest = Sent(sent.entries, np.where(chosen, widths, sent.component_widths), sent.line_widths)
+        more = plain(rounded[:, chosen])
+        stream = [
+            np.concatenate([a.ravel(), b.ravel()])
+            for a, b in (
+                (sent.entries, more.entries),
+                (np.where(chosen, means, 0), np.zeros(more.entries.shape)),
+                (widths_of(rest), widths_of(more)),
+            )
+        ]
+        told = line_bits(chosen) + line_bits(np.log2(steps[chosen])) + 8
+        best = min(best, told + side_bits(rest) + side_bits(more) + entry_bits(*stream))
     return best
-
-
-def groups(count: int) -> list[slice]:
-    """Returns octaves of indices: 0, 1, 2 to 3, 4 to 7, ..."""
-    edges = [0, *(1 << k for k in range(count.bit_length()) if 1 << k < count), count]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-
-
-def conditional_bits(sent: Sent, basis: Floats | None, earlier: bool = False) -> float:
-    """Returns the length of a factor, each entry given those before it, by a Gaussian.
-
-    A component's covariance is diagonal in the past vectors, with one variance an octave of them,
-    which is sent. Nothing else is: it is the least that the past vectors leave to be told.
-
-    Args:
-        sent: the factor.
-        basis: past vectors, (lines, count), orthonormal.
-        earlier: whether a component also knows that it is orthogonal to those before it.
-    """
-    spread = np.exp2(sent.line_widths / 2)[:, None]
-    x = sent.entries / spread
-    order = np.argsort(-(x**2).sum(0), kind="stable")
-    own = np.linalg.qr(x[:, order])[0] if earlier else None
-    basis = np.zeros((len(x), 0)) if basis is None else basis
-    parts = groups(basis.shape[1])
-    levels = np.zeros((len(parts) + 2, len(order)), np.int64)
-    means, widths = np.empty_like(x), np.empty(x.shape, np.int64)
-    unit = torch.eye(len(x), dtype=torch.float64)
-    for index, component in enumerate(order):
-        value, vectors = x[:, component], basis
-        before = own[:, :index] if own is not None else np.zeros((len(x), 0))
-        inside = before.T @ value
-        value = value - before @ inside
-        vectors = vectors - before @ (before.T @ vectors)
-        kept = (vectors**2).sum(0)
-        seen = (vectors.T @ value) ** 2
-        energy = [seen[p].sum() / max((kept[p] ** 2).sum(), 1e-9) for p in parts]
-        free = len(x) - index * (own is not None)
-        left = max(free - kept.sum(), 1.0)
-        rest = np.maximum((value**2).sum() - (seen / np.maximum(kept, 1e-9)).sum(), 0) / left
-        leak = (inside**2).sum() / max(index, 1)
-        level = quarters(np.sqrt(np.array([*energy, rest, leak])))
-        levels[:, index] = level
-        variance = np.exp2(level / 2)
-        each = np.concatenate([np.full(p.stop - p.start, v) for p, v in zip(parts, variance, strict=False)] or [np.zeros(0)])
-        covariance = variance[-2] * unit.numpy() + (vectors * (each - variance[-2])) @ vectors.T
-        if index and own is not None:
-            covariance += (before * (variance[-1] - variance[-2])) @ before.T
-        # Where neither says anything the entries still have what rounding makes of them.
-        lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance) + 1e-3 * unit)
-        if failed.item():
-            raise ArithmeticError("a covariance is not positive definite")
-        target = torch.from_numpy(x[:, component, None])
-        fresh = torch.linalg.solve_triangular(lower, target, upper=False)
-        deviation = lower.diagonal().numpy()
-        means[:, component] = (target - lower.diagonal()[:, None] * fresh).numpy()[:, 0]
-        widths[:, component] = quarters(deviation * spread[:, 0])
-    told = levels if earlier else levels[:-1]
-    side = sum(line_bits(line) for line in told) + line_bits(sent.line_widths if sent.line_widths.any() else [])
-    return side + entry_bits(sent.entries, means * spread, widths)
 
 
 def mean_prediction(frame: Frame, past: Floats) -> Floats:
@@ -350,5 +115,230 @@ def shrunk_bits(sent: Sent, guess: Floats) -> float:
     means = guess * sixteenths / 16
     spread = np.exp2(sent.line_widths / 2)[:, None]
     widths = quarters(np.sqrt((((x - means) / spread) ** 2).mean(0) + 1 / 16))
-    side = line_bits(widths) + line_bits(sixteenths) + line_bits(sent.line_widths if sent.line_widths.any() else [])
-    return side + entry_bits(sent.entries, means, widths + 2 * sent.line_widths[:, None])
+    rest = Sent(sent.entries, widths, sent.line_widths)
+    side = line_bits(sixteenths) + side_bits(rest)
+    return side + entry_bits(sent.entries, means, widths_of(rest))
+
+
+# ---- (a) past vectors instead of sent ones -------------------------------------------------------
+
+
+def replaced_bits(found: Weighted, past: Floats, fmt: Format) -> dict[str, float]:
+    """Returns the least lengths of a section that sends coefficients of past vectors alone.
+
+    Args:
+        found: the matrix.
+        past: the past one, in the same weights.
+        fmt: the format of the elements.
+
+    Returns:
+        By the past vectors that are used: "right", "left", or "both".
+    """
+    values, elements = found.values, found.values.size
+    u, _, vt = np.linalg.svd(past, full_matrices=False)
+    lengths = {}
+    for name, left, right in (
+        ("right", None, vt.T),
+        ("left", u, None),
+        ("both", u, vt.T),
+    ):
+        all_ = values if left is None else left.T @ values
+        all_ = all_ if right is None else all_ @ right
+        best, choice = np.inf, None
+        for count in np.unique(np.linspace(len(values) / 12, 0.92 * len(values), 12).astype(int)):
+            at = slice(None if left is None else count), slice(None if right is None else count)
+            share = all_[at].size / elements
+            captured = (all_[at] ** 2).sum()
+            finest = found.squares.sum() * 2.0 ** (-2 * fmt.mantissa - 2)
+            variance = max(found.squares.sum() - captured, finest) / elements
+            noise = max(low_rank.LEAST_NOISE, 0.5 * share / max(1 - share, 0.1))
+            step = np.sqrt(12 * noise * variance / share)
+            rounded = np.rint(all_[at] / step)
+            bits = factor_bits(plain(rounded if left is None else rounded.T))
+            after = variance + ((all_[at] - step * rounded) ** 2).sum() / elements
+            estimate = bits + low_rank.estimated_elements_bits(found, after, fmt)
+            if estimate < best:
+                best, choice = estimate, (count, step * rounded, bits)
+        assert choice is not None
+        count, kept, bits = choice
+        kept = kept if left is None else left[:, :count] @ kept
+        kept = kept if right is None else kept @ right[:, :count].T
+        bits += model.BITS_OF_A_LINE * sum(values.shape)
+        prediction = kept * found.weights
+        lengths[name] = bits + low_rank.elements_bits(values * found.weights, prediction, fmt)
+    return lengths
+
+
+# ---- (c) scales ----------------------------------------------------------------------------------
+
+
+def scale_bits(frame: Frame, past: Frame | None) -> tuple[float, float]:
+    """Returns the bits of a frame's weights and scales, and those that the past's would save."""
+    own, saved = 0, 0
+    for index, line in enumerate((*frame.weights, *frame.scales)):
+        bits = line_bits(line)
+        own += bits
+        if past is None:
+            continue
+        before = (*past.weights, *past.scales)[index]
+        if len(before) == len(line):
+            saved += max(0, bits - line_bits(line - before))
+    return own, saved
+
+
+# ---- (d) elements --------------------------------------------------------------------------------
+
+
+def correlation(a: Floats, b: Floats) -> float:
+    size = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / size) if size > 0 else 0.0
+
+
+def correlated_bits(r: float, elements: int) -> float:
+    """Returns what Gaussians save that are predicted from others with a correlation."""
+    return -0.5 * elements * float(np.log2(max(1 - r * r, 1e-12)))
+
+
+def residual_correlation(frame: Frame, now: Floats, past: Floats) -> float:
+    """Returns that of what the prediction leaves and what is in neither of its past spaces."""
+    u, v = (factor.entries for factor in frame.factors)
+    left = now - (u * frame.powers) @ v.T
+    for vectors in (u, v):
+        q, _ = np.linalg.qr(vectors.astype(float))
+        past = (past - q @ (q.T @ past)).T
+    return correlation(left, past)
+
+
+# ---- what is measured ----------------------------------------------------------------------------
+
+
+def past_vectors(frame: Frame, past: Floats) -> tuple[Floats, Floats]:
+    """Returns the singular vectors of a past matrix that suit u and v, in their lines' widths."""
+    spreads = [np.exp2(factor.line_widths / 2) for factor in frame.factors]
+    left, _, _ = np.linalg.svd(past / spreads[0][:, None], full_matrices=False)
+    _, _, right = np.linalg.svd(past / spreads[1], full_matrices=False)
+    return left, right.T
+
+
+def sent_vectors(frame: Frame, past: Frame | None) -> list[Floats]:
+    """Returns the same as integers that both sides have: a past frame's factors, shifted."""
+    vectors = []
+    for index, factor in enumerate(frame.factors):
+        if past is None or len(past.weights[index]) != len(frame.weights[index]):
+            return [np.zeros((len(f.entries), 0)) for f in frame.factors]
+        shift = past.weights[index] - frame.weights[index] - factor.line_widths / 2
+        own = past.factors[index].entries * np.exp2(shift)[:, None]
+        vectors.append(own / np.exp2(np.rint(np.log2(np.linalg.norm(own, axis=0) + 1e-30))))
+    return vectors
+
+
+def matrices(gradients: Gradients) -> Iterator[str]:
+    """Yields the name of the first matrix of each shape that is not too large."""
+    seen = set()
+    for name, tensor in gradients.items():
+        if low_rank.is_matrix(tensor) and tensor.numel() <= MOST_ELEMENTS:
+            if tensor.shape not in seen:
+                yield name
+            seen.add(tensor.shape)
+
+
+def study(now: Tensor, before: Tensor, schemes: set[str]) -> Counter[str]:
+    """Returns what each scheme would save of one tensor, in bits, and what it takes as it is."""
+    counts: Counter[str] = Counter()
+
+    def add(name: str, bits: float) -> None:
+        counts[name] += bits  # type: ignore[assignment]
+
+    add("raw", 8 * now.nbytes)
+    frame = frame_of(now)
+    if frame is None:
+        add("section", 8 * info(compress(now, method="scale")).tensors[0].section_bytes)
+        return counts
+    fmt = Format.of(now)
+    past, sent_before = frame.weighted(before), frame_of(before)
+    own = [factor_bits(sent) for sent in frame.factors]
+    add("section", frame.bits)
+    add("factors", sum(own))
+    add("entries counted", sum(entry_bits(s.entries, None, widths_of(s)) for s in frame.factors))
+    add("entries in frames", frame.factor_bits)
+    bases = past_vectors(frame, past)
+    both = list(zip(frame.factors, bases, strict=True))
+    if "b" in schemes:
+        for bits, (sent, basis) in zip(own, both, strict=True):
+            add("b projected", bits - projected_bits(sent, basis))
+        for bits, sent, basis in zip(
+            own, frame.factors, sent_vectors(frame, sent_before), strict=True
+        ):
+            add("b projected, past factors", bits - projected_bits(sent, basis))
+        add("b shrunk", own[1] - shrunk_bits(frame.factors[1], mean_prediction(frame, past)))
+    if "conditional" in schemes:
+        for name, (sent, basis) in zip("uv", both, strict=True):
+            add(f"b conditional {name}", conditional_saving(sent, basis))
+    if "earlier" in schemes:
+        for sent, basis in both:
+            add("d orthogonal", conditional_saving(sent, None, earlier=True))
+            add("b conditional, orthogonal", conditional_saving(sent, basis, earlier=True))
+    if "c" in schemes:
+        lines, saved = scale_bits(frame, sent_before)
+        add("scales", lines)
+        add("c scales", saved)
+    values = frame.weighted(now)
+    if "d" in schemes:
+        r = correlation(values, past), residual_correlation(frame, values, past)
+        add("d element, scale", correlated_bits(r[0], values.size))
+        add("d element, residual", correlated_bits(r[1], values.size))
+    if "a" in schemes:
+        found = low_rank.weighted(low_rank.wide(frame.matrix))
+        weights = found.weights
+        turned = frame.matrix.shape[0] > frame.matrix.shape[1]
+        past = (frame.view(before).T if turned else frame.view(before)) / weights
+        rank = min(len(frame.powers), len(weights) - 1)
+        modelled = low_rank.modelled_bits(found, rank, fmt)
+        for name, bits in replaced_bits(found, past, fmt).items():
+            add(f"a {name}", modelled - bits)
+    return counts
+
+
+def table(rows: dict[str, Counter[str]]) -> str:
+    """Returns what was counted of each row in % of raw, as a table in Markdown."""
+    names = list(dict.fromkeys(name for counts in rows.values() for name in counts))
+    names.remove("raw")
+    lines = ["| gradients | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for label, counts in rows.items():
+        cells = [f"{100 * counts[name] / counts['raw']:.2f}" for name in names]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--models", nargs="+", choices=SEEDS, default=list(SEEDS))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--steps", nargs="+", type=int, default=[21, 101], help="what is coded")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    parsed = parser.parse_args(arguments)
+    torch.set_num_threads(parsed.threads)
+    rows: dict[str, Counter[str]] = {}
+    for name in parsed.models:
+        for dtype in parsed.dtypes:
+            steps = sorted({s for step in parsed.steps for s in (step - 1, step)})
+            kept = capture_ranks(name, dtype, tuple(steps), SEEDS[name], RANKS)
+            for step in parsed.steps:
+                for case in parsed.cases:
+                    now, before = (
+                        kept[s][i] for s, i in zip((step, step - 1), CASES[case], strict=True)
+                    )
+                    label = f"{name} {dtype} {step}, {case}"
+                    rows[label] = Counter()
+                    for n in matrices(now):
+                        rows[label].update(study(now[n], before[n], set(parsed.schemes)))
+                    print(label, dict(rows[label]), file=sys.stderr, flush=True)
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
