@@ -266,18 +266,16 @@ def study(now: Tensor, before: Tensor, schemes: set[str]) -> Counter[str]:
     if "b" in schemes:
         for bits, (sent, basis) in zip(own, both, strict=True):
             add("b projected", bits - projected_bits(sent, basis))
-        for bits, sent, basis in zip(
-            own, frame.factors, sent_vectors(frame, sent_before), strict=True
-        ):
-            add("b projected, past factors", bits - projected_bits(sent, basis))
+        vectors = sent_vectors(frame, sent_before)
+        for name, bits, sent, basis in zip("uv", own, frame.factors, vectors, strict=True):
+            add(f"b past factors, {name}", bits - projected_bits(sent, basis))
         add("b shrunk", own[1] - shrunk_bits(frame.factors[1], mean_prediction(frame, past)))
     if "conditional" in schemes:
         for name, (sent, basis) in zip("uv", both, strict=True):
             add(f"b conditional {name}", conditional_saving(sent, basis))
     if "earlier" in schemes:
-        for sent, basis in both:
+        for sent in frame.factors:
             add("d orthogonal", conditional_saving(sent, None, earlier=True))
-            add("b conditional, orthogonal", conditional_saving(sent, basis, earlier=True))
     if "c" in schemes:
         lines, saved = scale_bits(frame, sent_before)
         add("scales", lines)
@@ -316,6 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--steps", nargs="+", type=int, default=[21, 101], help="what is coded")
+    parser.add_argument("--gap", type=int, default=1, help="how many steps before is the past")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
@@ -324,12 +323,13 @@ def main(arguments: list[str] | None = None) -> int:
     rows: dict[str, Counter[str]] = {}
     for name in parsed.models:
         for dtype in parsed.dtypes:
-            steps = sorted({s for step in parsed.steps for s in (step - 1, step)})
+            steps = sorted({s for step in parsed.steps for s in (step - parsed.gap, step)})
             kept = capture_ranks(name, dtype, tuple(steps), SEEDS[name], RANKS)
             for step in parsed.steps:
                 for case in parsed.cases:
                     now, before = (
-                        kept[s][i] for s, i in zip((step, step - 1), CASES[case], strict=True)
+                        kept[s][i]
+                        for s, i in zip((step, step - parsed.gap), CASES[case], strict=True)
                     )
                     label = f"{name} {dtype} {step}, {case}"
                     rows[label] = Counter()
