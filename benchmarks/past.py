@@ -145,7 +145,9 @@ def replaced_bits(found: Weighted, past: Floats, fmt: Format) -> dict[str, float
         all_ = values if left is None else left.T @ values
         all_ = all_ if right is None else all_ @ right
         best, choice = np.inf, None
-        for count in np.unique(np.linspace(len(values) / 12, 0.92 * len(values), 12).astype(int)):
+        for count in np.unique(
+            np.linspace(max(1, len(values) / 12), 0.92 * len(values), 12).astype(int)
+        ):
             at = slice(None if left is None else count), slice(None if right is None else count)
             share = all_[at].size / elements
             captured = (all_[at] ** 2).sum()

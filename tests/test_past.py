@@ -124,6 +124,15 @@ def test_schemes_of_two_steps(dtype: torch.dtype) -> None:
     assert row.count("|") == head.count("|")
 
 
+def test_few_lines_can_be_replaced() -> None:
+    before, now = gradients(torch.float32, (10, 128))
+    found = past.low_rank.weighted(now.double().numpy())
+    lengths = past.replaced_bits(
+        found, before.double().numpy() / found.weights, past.Format(23, -126, 32)
+    )
+    assert min(lengths.values()) > 0
+
+
 def test_what_a_correlation_saves() -> None:
     a = RANDOM.normal(size=(50, 50))
     assert past.correlation(a, -2 * a) == pytest.approx(-1)
