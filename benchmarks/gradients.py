@@ -49,6 +49,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt128x3": ("gpt", {"width": 128, "depth": 3}),
     "gpt160x2": ("gpt", {"width": 160, "depth": 2}),
     "gpt192x2": ("gpt", {"width": 192, "depth": 2}),
+    "gpt256x1": ("gpt", {"width": 256, "depth": 1}),
     "gpt384x1": ("gpt", {"width": 384, "depth": 1, "heads": 6}),
     "vit160x2": ("vit", {"width": 160, "depth": 2}),
     "vit192x2": ("vit", {"width": 192, "depth": 2}),
@@ -152,12 +153,8 @@ def capture(
         {step: {parameter name: gradient}}, detached copies in ``dtype``.
     """
     torch.manual_seed(seed)
-    model, losses = _task(network, dataset, DTYPES[dtype], seed, batch, options or {}, folder)
-    optimizer: torch.optim.Optimizer
-    if network == "gpt":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    model, losses = task(network, dataset, DTYPES[dtype], seed, batch, options or {}, folder)
+    optimizer = optimizer_of(network, model)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, SCHEDULE_STEPS)
 
     kept: dict[int, Gradients] = {}
@@ -177,6 +174,43 @@ def capture(
     return kept
 
 
+def capture_ranks(
+    name: str, dtype: str, steps: tuple[int, ...], seed: int, ranks: int
+) -> dict[int, list[Gradients]]:
+    """Trains a network of ``MODELS`` on the batches of several ranks, with their average gradient.
+
+    Returns:
+        {step: the gradients of each rank, and last their average}.
+    """
+    network, options = MODELS[name]
+    torch.manual_seed(seed)
+    dataset = "text" if network == "gpt" else "cifar10"
+    net, losses = task(network, dataset, DTYPES[dtype], seed, None, options, datasets.DATA)
+    optimizer = optimizer_of(network, net)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, SCHEDULE_STEPS)
+    kept = {}
+    for step in range(max(steps) + 1):
+        own: list[Gradients] = []
+        for _ in range(ranks):
+            optimizer.zero_grad()
+            next(losses).backward()
+            own.append(
+                {
+                    n: p.grad.detach().clone()
+                    for n, p in net.named_parameters()
+                    if p.grad is not None
+                }
+            )
+        average = {n: torch.stack([g[n] for g in own]).sum(0) / ranks for n in own[0]}
+        for n, parameter in net.named_parameters():
+            parameter.grad = average[n].clone() if n in average else None
+        if step in steps:
+            kept[step] = [*own, average]
+        optimizer.step()
+        schedule.step()
+    return kept
+
+
 def capture_run(run: Run, on_step: OnStep | None = None) -> dict[int, Gradients]:
     """Captures what a run of ``SETS`` describes, see ``capture``."""
     network, options = MODELS[run.model]
@@ -191,7 +225,14 @@ def capture_run(run: Run, on_step: OnStep | None = None) -> dict[int, Gradients]
     )
 
 
-def _task(
+def optimizer_of(network: str, model: nn.Module) -> torch.optim.Optimizer:
+    """Returns the optimizer that the protocol has for a network."""
+    if network == "gpt":
+        return torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def task(
     network: str,
     dataset: str,
     dtype: torch.dtype,

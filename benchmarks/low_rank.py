@@ -52,21 +52,21 @@ def weighted(matrix: Floats) -> Weighted:
     rows, columns = model.levels(matrix**2)
     rows, columns = np.rint(rows), np.rint(columns)
     values = matrix * np.exp2(-rows - columns)
-    left, _ = _decompose(values)
+    left, _ = decompose(values)
     first = left[:, : min(values.shape) // 4 + 8]
     more_rows, more_columns = model.levels((values - first @ (first.T @ values)) ** 2)
     weights = np.exp2(rows + np.rint(more_rows) + columns + np.rint(more_columns))
     values = matrix / weights
-    return Weighted(values, weights, *_decompose(values))
+    return Weighted(values, weights, *decompose(values))
 
 
-def _decompose(values: Floats) -> tuple[Floats, Floats]:
+def decompose(values: Floats) -> tuple[Floats, Floats]:
     """Returns the left singular vectors and squared singular values, the largest first."""
     squares, left = np.linalg.eigh(values @ values.T)
     return left[:, ::-1], np.maximum(squares[::-1], 0)
 
 
-def _wide(matrix: Floats) -> Floats:
+def wide(matrix: Floats) -> Floats:
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
@@ -82,25 +82,59 @@ def steps_of(found: Weighted, rank: int, fmt: Format) -> tuple[Floats, float]:
     return np.sqrt(12 * noise * residual / share), residual
 
 
-def _gaussian_bits(log_deviation: Floats) -> Floats:
+def gaussian_bits(log_deviation: Floats) -> Floats:
     """Returns the bits of Gaussians of standard deviation 2^t rounded to integers, closely."""
     return np.asarray(0.5 * np.log2(1 + 2 * np.pi * np.e * np.exp2(2 * log_deviation)))
 
 
-def estimated_bits(found: Weighted, rank: int, fmt: Format) -> float:
-    """Returns the encoder's estimate of a section's size at a rank."""
+def estimated_bits(found: Weighted, rank: int, fmt: Format, matrix: Floats | None = None) -> float:
+    """Returns the encoder's estimate of a section's size at a rank.
+
+    Args:
+        found: what is predicted.
+        rank: the rank.
+        fmt: the format of the elements.
+        matrix: the elements, where those of ``found`` are what something else leaves of them.
+    """
     lines, elements = sum(found.values.shape), found.values.size
-    above = np.log2(found.weights) - np.maximum(
-        model.floor_log2(found.values * found.weights), fmt.least
-    )
     variance, bits = found.squares.sum() / elements, 0.0
     if rank > 0:
         steps, variance = steps_of(found, rank, fmt)
         kept = 1 - np.minimum(steps**2 / 12, 1)
         variance += float((found.squares[:rank] / elements * (1 - kept**2)).sum())
-        bits = 4 * lines + 10 * rank + lines * float(_gaussian_bits(-np.log2(steps)).sum())
+        bits = 4 * lines + 10 * rank + lines * float(gaussian_bits(-np.log2(steps)).sum())
+    return bits + estimated_elements_bits(found, variance, fmt, matrix)
+
+
+def estimated_elements_bits(
+    found: Weighted, variance: float, fmt: Format, matrix: Floats | None = None
+) -> float:
+    """Returns the estimate of what elements take whose weighted residuals have a variance."""
+    matrix = found.values * found.weights if matrix is None else matrix
+    above = np.log2(found.weights) - np.maximum(model.floor_log2(matrix), fmt.least)
     deviation = 0.5 * np.log2(max(variance, 1e-300)) + fmt.mantissa
-    return bits + float(_gaussian_bits(above + deviation)[found.values != 0].sum())
+    return float(gaussian_bits(above + deviation)[matrix != 0].sum())
+
+
+class Rounded(NamedTuple):
+    """The integer factors of a prediction: values are near (left * powers) @ right."""
+
+    left: Floats  # (rows, components)
+    right: Floats  # (components, columns)
+    powers: Floats  # of two
+
+
+def rounded_factors(found: Weighted, rank: int, fmt: Format) -> Rounded:
+    """Returns the factors of a rank, rounded as by the encoder."""
+    steps, _ = steps_of(found, rank, fmt)
+    gain = steps**2 * np.sqrt(found.squares[:rank] / found.values.size)
+    powers = np.exp2(np.rint(np.log2(gain)))
+    units = np.sqrt(len(found.values)) / (steps * np.sqrt(powers / gain))
+    left = np.rint(found.left[:, :rank] * units)
+    useful = left.any(0)
+    left, powers = left[:, useful], powers[useful]
+    right, *_ = np.linalg.lstsq(left * powers, found.values, rcond=None)
+    return Rounded(left, np.rint(right), powers)
 
 
 def modelled_bits(found: Weighted, rank: int, fmt: Format) -> float:
@@ -108,22 +142,19 @@ def modelled_bits(found: Weighted, rank: int, fmt: Format) -> float:
     matrix = found.values * found.weights
     prediction, side = np.zeros_like(matrix), 0.0
     if rank > 0:
-        steps, _ = steps_of(found, rank, fmt)
-        rows, elements = len(found.values), found.values.size
-        gain = steps**2 * np.sqrt(found.squares[:rank] / elements)
-        power = np.exp2(np.rint(np.log2(gain)))
-        left = np.rint(found.left[:, :rank] * np.sqrt(rows) / (steps * np.sqrt(power / gain)))
-        left = left[:, left.any(0)]
-        power = power[: left.shape[1]]
-        right, *_ = np.linalg.lstsq(left * power, found.values, rcond=None)
-        right = np.rint(right)
-        prediction = (left * power) @ right * found.weights
+        left, right, powers = rounded_factors(found, rank, fmt)
+        prediction = (left * powers) @ right * found.weights
         side = _factor_bits(left) + _factor_bits(right.T)
         side += 10 * rank + model.BITS_OF_A_LINE * sum(matrix.shape)
-    elements_ = model.split(matrix, prediction, fmt)
-    digits = model.two_digits_bits(model.fit_contexts(elements_, rank > 0))
-    rest = model.kinds_bits(elements_) + model.tail_bits(elements_) + elements_.scale_bits
-    return side + digits + rest
+    return side + elements_bits(matrix, prediction, fmt)
+
+
+def elements_bits(matrix: Floats, prediction: Floats, fmt: Format) -> float:
+    """Returns the ideal length of a matrix's elements and scales under a prediction."""
+    elements = model.split(matrix, prediction, fmt)
+    digits = model.two_digits_bits(model.fit_contexts(elements, bool(prediction.any())))
+    rest = model.kinds_bits(elements) + model.tail_bits(elements) + elements.scale_bits
+    return digits + rest
 
 
 def _factor_bits(factor: Floats) -> float:
@@ -167,7 +198,7 @@ def curve_tensor(path: Path) -> tuple[str, Tensor]:
 def best_view(tensor: Tensor, fmt: Format, rank: int) -> Weighted:
     """Returns the tensor by dimension 0 or, where that is estimated smaller at a rank, by 1."""
     views = [tensor, tensor.transpose(0, 1)] if tensor.dim() > 2 else [tensor]
-    found = [weighted(_wide(model.live_matrix(view))) for view in views]
+    found = [weighted(wide(model.live_matrix(view))) for view in views]
     return min(found, key=lambda f: estimated_bits(f, min(rank, len(f.values) - 1), fmt))
 
 
