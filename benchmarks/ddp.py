@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--bucket-mb", nargs="+", type=float, default=[25], help="DDP's buckets, in MiB (25)"
     )
-    parser.add_argument("--warmup", type=int, default=20, help="steps not counted (20)")
+    parser.add_argument("--warmup", type=int, default=32, help="steps not counted (32)")
     parser.add_argument("--steps", type=int, default=20, help="steps that are (20)")
     parser.add_argument("--block", type=int, default=5, help="steps in a turn (5)")
     parser.add_argument(
