@@ -34,6 +34,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from torch.nn.parallel import DistributedDataParallel
 
 IMAGES = 5000  # of the data set that are used, as LM-GC does
+POWERSGD_BUCKET_MB = 25.0  # DDP's default
 EVALUATIONS = 8  # batches of the loss at the end
 SEED = 2024
 TIMEOUT = timedelta(minutes=3)
@@ -140,7 +141,10 @@ class Side:
         self.state: Any = None
         wrapped = self.model
         if communication != COMPUTE:
-            wrapped = DistributedDataParallel(self.model, bucket_cap_mb=bucket_mb)
+            # PowerSGD's chained all-reduces of several buckets come in another order on each rank,
+            # which gloo does not survive.
+            size = POWERSGD_BUCKET_MB if communication == "powersgd" else bucket_mb
+            wrapped = DistributedDataParallel(self.model, bucket_cap_mb=size)
             self._register(wrapped, communication)
         self.losses = workload.losses(wrapped, rank)
 
