@@ -61,7 +61,7 @@ class Coding {
 
   bool must_search(std::size_t i) const {
     const TensorMemory& memory = (*memories_)[i];
-    return is_search_due(memory, i) || (memory.method == Method::planes && only_fixed(i));
+    return is_search_due(memory) || (memory.method == Method::planes && only_fixed(i));
   }
 
   std::int64_t expected(std::size_t i) const {

@@ -1,10 +1,24 @@
 #include "ops/warm_start.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <tuple>
 
 namespace lmgc::ops {
+
+namespace {
+
+constexpr std::int64_t shortest = 8, longest = 32;  // periods
+
+std::int64_t next_offset() {
+  static std::atomic<std::int64_t> made{0};
+  return made++;
+}
+
+}  // namespace
+
+WarmStart::WarmStart() : offset_(next_offset()) {}
 
 void WarmStart::clear() {
   const std::lock_guard<std::mutex> lock(mutex);
@@ -22,23 +36,16 @@ std::vector<TensorMemory>& WarmStart::recall(const std::vector<TensorRecord>& te
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       tensors_[i].dtype = tensors[i].dtype;
       tensors_[i].sizes = tensors[i].sizes;
+      tensors_[i].offset = offset_ + static_cast<std::int64_t>(i);
     }
   }
   return tensors_;
 }
 
-bool is_search_due(const TensorMemory& memory, std::size_t index) {
+bool is_search_due(const TensorMemory& memory) {
   if (!memory.searched) return true;
-  // Not all tensors in the same call.
-  const auto earlier = static_cast<std::int64_t>(index) % (memory.period / 2);
-  return memory.calls + earlier >= memory.period;
+  return memory.calls + memory.offset % (memory.period / 2) >= memory.period;
 }
-
-namespace {
-
-constexpr std::int64_t shortest = 8, longest = 32;  // periods
-
-}  // namespace
 
 void remember_search(Method method, TensorMemory& memory) {
   const bool confirmed = memory.searched && memory.method == method;

@@ -25,12 +25,16 @@ struct TensorMemory {
   std::int64_t bytes = 0;   // of the last section
   std::int64_t calls = 0;   // since the last full search
   std::int64_t period = 0;  // a full search is made after so many
+  // So that the searches of a list's tensors, and of lists that were first seen one after the
+  // other, fall into different calls.
+  std::int64_t offset = 0;
 };
 
 // torch.classes.lmgc.WarmStart. It is only a cache: frames do not depend on it to be decoded, and
 // its copies and pickles are empty. Calls that share one wait for each other.
 class WarmStart : public torch::CustomClassHolder {
  public:
+  WarmStart();
   void clear();
 
   // ---- for the codec, while it holds the mutex ----
@@ -41,12 +45,13 @@ class WarmStart : public torch::CustomClassHolder {
                                     const c10::Device& device);
 
  private:
+  const std::int64_t offset_;
   c10::Device device_ = c10::kCPU;
   std::vector<TensorMemory> tensors_;
 };
 
 // Whether the tensor's next section should be searched for in full.
-bool is_search_due(const TensorMemory& memory, std::size_t index);
+bool is_search_due(const TensorMemory& memory);
 
 // Takes down what a full search found to be the smallest.
 void remember_search(Method method, TensorMemory& memory);
