@@ -44,7 +44,7 @@ double step_of(const Budget& budget, double square, std::int64_t rank, double el
 }  // namespace
 
 Precisions precisions_of(const at::Tensor& matrix, const Weights& weights, const Grid& grid) {
-  constexpr std::int64_t most_rows = 64, most_columns = 128;
+  constexpr std::int64_t most_rows = 64, most_columns = 512;
   const auto pick = [&](std::int64_t length, std::int64_t most) {
     const std::int64_t count = std::min(length, most);
     return at::arange(count, at::TensorOptions().dtype(at::kLong).device(matrix.device()))
@@ -133,9 +133,10 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
     if (static_cast<double>(rank) > 0.9 * std::min(rows, columns)) break;
     all.push_back({rank, usual_noise_share, consider(rank, usual_noise_share)});
   }
-  // What lies between: before a cliff each component counts.
+  // A refit also looks at what lies between: before a cliff each component counts.
   const std::int64_t nearly = best.rank;
-  for (std::int64_t rank = nearly - stride + 1; nearly > 16 && rank < nearly + stride; ++rank) {
+  for (std::int64_t rank = nearly - stride + 1;
+       spare_bits > 0 && nearly > 16 && rank < nearly + stride; ++rank) {
     if (rank <= most && static_cast<double>(rank) <= 0.9 * std::min(rows, columns))
       consider(rank, usual_noise_share);
   }
