@@ -70,7 +70,7 @@ Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tens
   Spectrum spectrum;
   const Sketch found = sketch(matrix, start);
   // Floats do where more is left than they lose.
-  constexpr double much = 1e-2;
+  constexpr double much = 1e-5;
   const double seen = sum_of_squares(found.seen);
   decompose(found.seen, total - seen > much * total ? matrix.scalar_type() : at::kDouble, spectrum);
   spectrum.left = at::matmul(found.basis, spectrum.left);
@@ -78,7 +78,7 @@ Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tens
   spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,
   // itself.
-  constexpr double too_small = 1e-4;
+  constexpr double too_small = 1e-5;
   spectrum.total = total;
   if (total - seen < too_small * total) {
     spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
