@@ -4,7 +4,8 @@ Each choice for all buckets is an *arm*: plain all-reduce, a method for every bu
 first steps of a layout of buckets try the arms; what they cost (codec seconds and bytes for each
 bucket and method, the link's rate) gives the mixes that should be fastest, which are tried like the
 others. The arm whose steps were shortest, whole steps from gradient to gradient, is taken. Every
-`CHECK_EVERY` steps it has to prove itself against plain all-reduce, or plain against the model.
+`CHECK_EVERY` steps it has to prove itself against plain all-reduce, and at once when its steps have
+become longer than plain's were; plain has to prove itself against the model.
 
 All ranks take the same decisions: they decide at the same steps, by the same numbers, each the
 largest of all ranks'.
@@ -34,6 +35,8 @@ MANY = (
     2 * TRIALS
 )  # steps whose median is looked at; of fewer it is the shortest, the least disturbed
 CHECK_EVERY = 200  # steps
+SPELL = 10  # steps, after which ranks compare what these took with what plain took
+MOST_LOSS = 0.03  # of a step's time
 LEAST_GAIN = 0.02  # of a step's time, below which plain all-reduce stays
 CHANGED_LINK = 1.3  # factor of the link's rate after which plain is no longer settled
 
@@ -83,6 +86,7 @@ class Controller:
             self._costs = _Costs()
         self._times: dict[str, list[float]] = {}
         self._mixes: dict[str, dict[int, str]] = {}
+        self._plain_seconds = math.inf  # of a step, when it was last tried
         self._schedule = self._arms()
         self._arm = PLAIN if self._method == "auto" else self._method
         self._begin: float | None = None
@@ -145,8 +149,7 @@ class Controller:
                 self._times.clear()
                 with self._lock:
                     self._costs.seconds_per_byte = 0.0
-                for _ in range(CHECK_EVERY):
-                    yield best
+                yield from self._spells(best)
                 if best != PLAIN:
                     yield from self._trial(PLAIN)
                     best = self._choose([PLAIN, best])
@@ -161,13 +164,24 @@ class Controller:
             yield arm
         self._times[arm] = kept + self._times[arm][1:]
 
+    def _spells(self, arm: str) -> Iterator[str]:
+        """Keeps to an arm until it must be checked: sooner if it takes longer than plain did."""
+        for _ in range(CHECK_EVERY // SPELL):
+            self._times.pop(arm, None)
+            for _ in range(SPELL):
+                yield arm
+            if arm != PLAIN and self._seconds([arm])[arm] > (1 + MOST_LOSS) * self._plain_seconds:
+                return
+
     def _seconds(self, arms: list[str]) -> dict[str, float]:
         """Returns how long a step of each arm takes, on the rank where it takes longest."""
         own = []
         for arm in arms:
             times = self._times[arm]
             own.append(statistics.median(times) if len(times) > MANY else min(times))
-        return dict(zip(arms, self._agree(own), strict=True))
+        seconds = dict(zip(arms, self._agree(own), strict=True))
+        self._plain_seconds = seconds.get(PLAIN, self._plain_seconds)
+        return seconds
 
     def _shortest(self, arms: list[str]) -> list[str]:
         """Returns the arms by what their steps take, the shortest first."""
