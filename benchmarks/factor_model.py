@@ -19,9 +19,9 @@ from fixed_model import Floats, Integers
 from torch import Tensor
 
 from lmgc_torch import compress
-from lmgc_torch.reference import read_header
 from lmgc_torch.reference_common import AdaptiveRice
 from lmgc_torch.reference_fixed import BY_DIMENSION_1, FixedSection
+from lmgc_torch.reference_frame import read_header
 
 EM_STEPS = 25
 MOST_EXACT_LINES = 256

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import helpers
 import torch
 
-from lmgc_torch import reference
 from lmgc_torch import reference_common as common
 from lmgc_torch import reference_fixed as fixed
+from lmgc_torch import reference_frame as ref_frame
 
 
 class BitWriter:
@@ -180,7 +180,7 @@ class RandomSection:
 
     def __init__(self, generator: random.Random, dtype: torch.dtype, predicted: bool) -> None:
         self.generator, self.predicted = generator, predicted
-        self.element = reference.DTYPES[str(dtype).removeprefix("torch.")]
+        self.element = ref_frame.DTYPES[str(dtype).removeprefix("torch.")]
         bias = 2 ** (self.element.exponent_bits - 1) - 1
         self.form = fixed.Float(8 * self.element.width, self.element.mantissa_bits, bias)
         self.sizes = generator.choice([(20, 24), (9, 30), (7, 11, 5), (3, 17, 2, 4)])

@@ -21,8 +21,8 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmgc_torch import reference as ref
 from lmgc_torch import reference_fixed
+from lmgc_torch import reference_frame as ref_frame
 
 OPS = ops()
 METHODS = ["scale", "lowrank", "auto"]
@@ -303,7 +303,7 @@ def test_sections_add_up(tensor: torch.Tensor):
 def bound_of(frame: torch.Tensor) -> int:
     """The bound of the product in a frame of one matrix of method lowrank."""
     data = to_bytes(frame)
-    (record,) = (header := ref.read_header(data)).tensors
+    (record,) = (header := ref_frame.read_header(data)).tensors
     assert record.method == "lowrank"
     section = reference_fixed.FixedSection(data[header.size :], record.sizes, record.element, True)
     section.decode()

@@ -23,7 +23,8 @@ from lm_priors import low_rank, paying
 from torch import Tensor
 
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
-from lmgc_torch import reference as ref
+from lmgc_torch import reference_common as ref_common
+from lmgc_torch import reference_frame as ref_frame
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,8 +144,8 @@ class Parts:
         offset = about["header_bytes"] + first["section_bytes"]
         self.tensor, self.prior = tensor, prior
         self.section = frame[offset : offset + own["section_bytes"]]
-        fields = ref.ByteReader(frame[11:])  # behind the empty metadata
-        ref.read_prior_block(fields, frame[4])
+        fields = ref_common.ByteReader(frame[11:])  # behind the empty metadata
+        ref_frame.read_prior_block(fields, frame[4])
         self.block = frame[11 : 11 + fields.position]
         code = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
         data = helpers.checksum(to_bytes(helpers.bits(tensor)))
@@ -275,8 +276,8 @@ def test_prior_blocks_that_do_not_suit(parts: dict[str, Parts]):
 def test_a_prior_that_was_made_for_another_method(parts: dict[str, Parts], feature_prior: Prior):
     """The header names the prior that is given, and a method that this prior cannot serve."""
     frame = to_bytes(compress([helpers.gradient(20, 20)], method="lmgc", prior=feature_prior))
-    fields = ref.ByteReader(frame[11:])
-    ref.read_prior_block(fields, 1)
+    fields = ref_common.ByteReader(frame[11:])
+    ref_frame.read_prior_block(fields, 1)
     block = frame[11:15] + b"\0" + frame[15 : 11 + fields.position]  # as version 2 has it
     own = parts["scale"]
     made = frame_by_hand([replace(own.record, section=own.section)], prior=block, version=2)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from lmgc_torch import CorruptFrameError, Prior, compress, decompress, info, priors
 from lmgc_torch import reference as ref
+from lmgc_torch import reference_frame as ref_frame
+from lmgc_torch import reference_prior as ref_prior
 
 # A step of the prior for each digit: threads that wait for busy processors make it far slower.
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,7 +37,7 @@ class BothPriors:
         words = [self.operators.fingerprint[:16], self.operators.fingerprint[16:]]
         block = bytes([0, 0, 0, 1, 0]) + varint(self.operators.max_context)
         block += b"".join(int(word, 16).to_bytes(8, "little") for word in words)
-        return block + ref.probe_of(self.module).to_bytes(8, "little") + varint(0) + varint(0)
+        return block + ref_prior.probe_of(self.module).to_bytes(8, "little") + varint(0) + varint(0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_sections_by_hand(
     predicted: bool, dtype: torch.dtype, native: BothPriors, table: BothPriors
 ):
     """Any numbers that a section can hold mean the same to all three, whoever would write them."""
-    codes = {name: code for code, name in ref.DTYPE_OF_CODE.items()}
+    codes = {name: code for code, name in ref_frame.DTYPE_OF_CODE.items()}
     code = codes[str(dtype).removeprefix("torch.")]
     tested = 0
     for seed in range(24):
@@ -112,7 +114,7 @@ def test_sections_by_hand(
         if len(made.section) > len(made.data) or made.bound >= 2**62:
             continue
         checksum = helpers.checksum(made.data)
-        record = Record(made.sizes, made.section, code, ref.METHODS.index("lm"), checksum)
+        record = Record(made.sizes, made.section, code, ref_frame.METHODS.index("lm"), checksum)
         frame = frame_by_hand([record], prior=prior.block(), version=2)
         for one in (prior.operators, prior.slow):
             assert outcome(frame, one) == [made.data], seed
@@ -141,7 +143,7 @@ def test_both_refuse_the_same_sections(native: BothPriors):
         except CorruptFrameError:
             expected, refused = None, refused + 1
         checksum = helpers.checksum(expected or b"")
-        told = Record(own.sizes, bytes(section), 2, ref.METHODS.index("lm"), checksum)
+        told = Record(own.sizes, bytes(section), 2, ref_frame.METHODS.index("lm"), checksum)
         frame = frame_by_hand([told], prior=block, version=2)
         assert outcome(frame, native.operators) == ([expected] if expected else "refused")
     assert 0 < refused < 20

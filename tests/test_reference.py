@@ -33,8 +33,13 @@ from torch import Tensor
 
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
 from lmgc_torch import reference as ref
+from lmgc_torch import reference_common as ref_common
 from lmgc_torch import reference_fixed as fixed
+from lmgc_torch import reference_frame as ref_frame
+from lmgc_torch import reference_lmgc as ref_lmgc
 from lmgc_torch import reference_mixture as mixture
+from lmgc_torch import reference_planes as ref_planes
+from lmgc_torch import reference_prior as ref_prior
 from lmgc_torch.errors import translated
 
 BUNDLED = Path(ref.__file__).parent / "priors" / "default.pt"
@@ -132,9 +137,9 @@ def test_numbers_of_tables():
     numbers = set()
     for tensor in (mostly(7, 8, 2, 128), golden.segments(1)):
         frame = to_bytes(compress([tensor], method="planes"))
-        fields = ref.ByteReader(frame[ref.read_header(frame).size :])
+        fields = ref_common.ByteReader(frame[ref_frame.read_header(frame).size :])
         assert fields.unsigned(1) == 0  # no mask
-        numbers.add(len(ref.CodedStream(fields, tensor.numel()).tables))
+        numbers.add(len(ref_planes.CodedStream(fields, tensor.numel()).tables))
     assert 1 in numbers
     assert max(numbers) > 2
 
@@ -170,7 +175,7 @@ def test_every_text(number: int, prior: BothPriors):
 
 def shortened(tensor: Tensor) -> Tensor:
     """The tensor with one bit of mantissa: what compresses with any prior."""
-    element = ref.DTYPES[str(tensor.dtype).removeprefix("torch.")]
+    element = ref_frame.DTYPES[str(tensor.dtype).removeprefix("torch.")]
     integers = tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[element.width])
     return (integers & (-1 << (element.mantissa_bits - 1))).view(tensor.dtype)
 
@@ -225,17 +230,17 @@ def test_the_wrong_prior(prior: BothPriors):
 
 
 def test_identity_of_priors(prior: BothPriors):
-    halves = ref.fingerprint_of(prior.module)
+    halves = ref_prior.fingerprint_of(prior.module)
     assert prior.operators.fingerprint == "".join(f"{half:016x}" for half in halves)
 
 
 def test_frequencies():
     for k in range(256):
-        assert abs(ref.exp2(k) - 2**26 * 2 ** (-k / 256)) < 3
+        assert abs(ref_prior.exp2(k) - 2**26 * 2 ** (-k / 256)) < 3
     inf, nan = float("inf"), float("nan")
     for logits in ([0.0] * 16, [nan] * 16, [inf, -inf, nan, 3.0], [-1e38, 1e38], [5.0, 1e9, 5.5]):
         for units in (256.0, 0.6931471805599453, 1.1e-6):
-            frequencies = ref.frequencies_of(np.array(logits, np.float32), units)
+            frequencies = ref_prior.frequencies_of(np.array(logits, np.float32), units)
             assert sum(frequencies) == 65536
             assert min(frequencies) >= 1
 
@@ -246,16 +251,16 @@ def test_frequencies():
 def sections(frame: Tensor) -> list[fixed.FixedSection | None]:
     """The sections of methods scale and lowrank, decoded; None for others."""
     data = to_bytes(frame)
-    header = ref.read_header(data)
+    header = ref_frame.read_header(data)
     offset, result = header.size, []
     for record in header.tensors:
         section = data[offset : offset + record.section_size]
         offset += record.section_size
-        result.append(read_fixed(section, record) if record.method in ref.FIXED else None)
+        result.append(read_fixed(section, record) if record.method in ref_frame.FIXED else None)
     return result
 
 
-def read_fixed(section: bytes, record: ref.Record) -> fixed.FixedSection:
+def read_fixed(section: bytes, record: ref_frame.Record) -> fixed.FixedSection:
     predicted = record.method == "lowrank"
     result = fixed.FixedSection(section, record.sizes, record.element, predicted)
     result.decode()
@@ -449,7 +454,7 @@ def check_headers(method: str, options: dict[str, Any], prior: BothPriors) -> No
     if method == "lowrank":
         tensors[0] = golden.low_rank(32, 36, 1, dtype=torch.float32, seed=1)
     frame = to_bytes(compress(tensors, method=method, prior=prior.operators, **options))
-    size = ref.read_header(frame).size
+    size = ref_frame.read_header(frame).size
     for position in range(size):
         for value in (frame[position] ^ 1, 0xFF):
             changed = frame[:position] + bytes([value]) + frame[position + 1 :]
@@ -507,29 +512,31 @@ def test_both_read_changed_sections_alike(
     operators have to agree bit for bit.
     """
     real = to_bytes(compress([tensor], method=method, prior=prior.operators, **options))
-    header = ref.read_header(real)
+    header = ref_frame.read_header(real)
     assert header.tensors[0].method == method
-    codes = {name: code for code, name in ref.DTYPE_OF_CODE.items()}
+    codes = {name: code for code, name in ref_frame.DTYPE_OF_CODE.items()}
     dtype = codes[header.tensors[0].dtype]
     block = None
     if header.prior is not None:
-        fields = ref.ByteReader(real[11:])  # behind the empty metadata
-        ref.read_prior_block(fields, real[4])
+        fields = ref_common.ByteReader(real[11:])  # behind the empty metadata
+        ref_frame.read_prior_block(fields, real[4])
         block = real[11 : 11 + fields.position]
 
     def frame_of(section: bytes, data: bytes) -> bytes:
-        code = ref.METHODS.index(method)
+        code = ref_frame.METHODS.index(method)
         record = Record(tuple(tensor.shape), section, dtype, code, helpers.checksum(data))
         return frame_by_hand([record], prior=block, version=real[4])
 
     def read(section: bytes) -> list[bytes]:
-        record = ref.Record(header.tensors[0].dtype, method, tuple(tensor.shape), 0, len(section))
-        if method in ref.FIXED:
+        record = ref_frame.Record(
+            header.tensors[0].dtype, method, tuple(tensor.shape), 0, len(section)
+        )
+        if method in ref_frame.FIXED:
             predicted = method == "lowrank"
             return [fixed.FixedSection(section, record.sizes, record.element, predicted).decode()]
         if header.prior is None:
-            return [ref.decode_planes(section, record)]
-        return [ref.LmgcSection(section, record, header.prior, prior.module).decode()]
+            return [ref_planes.decode_planes(section, record)]
+        return [ref_lmgc.LmgcSection(section, record, header.prior, prior.module).decode()]
 
     section = real[header.size :]
     assert frame_of(section, to_bytes(bits(tensor))) == real

@@ -12,13 +12,14 @@ from sections_by_hand import RandomSection
 
 from lmgc_torch import decompress
 from lmgc_torch import reference as ref
+from lmgc_torch import reference_frame as ref_frame
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("predicted", [False, True], ids=["scale", "lowrank"])
 def test_sections_by_hand(predicted: bool, dtype: torch.dtype):
     """Any numbers that a section can hold mean the same to both, whoever would write them."""
-    codes = {name: code for code, name in ref.DTYPE_OF_CODE.items()}
+    codes = {name: code for code, name in ref_frame.DTYPE_OF_CODE.items()}
     code = codes[str(dtype).removeprefix("torch.")]
     method = "lowrank" if predicted else "scale"
     flags, bounds, tested = 0, set(), 0
@@ -27,7 +28,11 @@ def test_sections_by_hand(predicted: bool, dtype: torch.dtype):
         if len(made.section) > len(made.data) or made.bound >= 2**62:
             continue
         record = Record(
-            made.sizes, made.section, code, ref.METHODS.index(method), helpers.checksum(made.data)
+            made.sizes,
+            made.section,
+            code,
+            ref_frame.METHODS.index(method),
+            helpers.checksum(made.data),
         )
         frame = frame_by_hand([record])
         assert ref.decode(frame)[0].data == made.data, seed

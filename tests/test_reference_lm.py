@@ -16,7 +16,10 @@ from sections_by_hand import BitWriter, RandomFactor, RandomSection
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, priors
 from lmgc_torch import reference as ref
 from lmgc_torch import reference_common as common
+from lmgc_torch import reference_frame as ref_frame
 from lmgc_torch import reference_lm as lm
+from lmgc_torch import reference_lmgc as ref_lmgc
+from lmgc_torch import reference_prior as ref_prior
 
 
 class RangeEncoder:
@@ -54,7 +57,7 @@ class Stream:
         prior: Any,
         lane_elements: int,
     ) -> None:
-        model = ref.LanguageModel(prior, 4, "")
+        model = ref_prior.LanguageModel(prior, 4, "")
         window = max(prior.max_context // 2, 1)
         lanes = []
         for first in range(0, len(symbols), lane_elements):
@@ -137,9 +140,9 @@ def table_prior() -> Any:
 
 
 def decode(made: LmSection, section: bytes, prior: Any) -> bytes:
-    model = ref.LanguageModel(prior, 4, "")
+    model = ref_prior.LanguageModel(prior, 4, "")
     read = lm.LmSection(
-        section, made.sizes, made.element, model, prior.max_context, ref.RangeDecoder
+        section, made.sizes, made.element, model, prior.max_context, ref_lmgc.RangeDecoder
     )
     return read.decode()
 
@@ -210,14 +213,14 @@ def test_a_tensor_of_dead_lines_has_no_streams(residual_prior: Any):
     side.put_flags([True] * 20)
     side.put_flags([False] * 24)
     section = bytes([2]) + helpers.varint(len(side.bytes())) + side.bytes()
-    model = ref.LanguageModel(residual_prior, 4, "")
+    model = ref_prior.LanguageModel(residual_prior, 4, "")
     read = lm.LmSection(
         section,
         (20, 24),
-        ref.DTYPES["float32"],
+        ref_frame.DTYPES["float32"],
         model,
         residual_prior.max_context,
-        ref.RangeDecoder,
+        ref_lmgc.RangeDecoder,
     )
     assert read.decode() == bytes(20 * 24 * 4)
 

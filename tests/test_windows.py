@@ -22,7 +22,8 @@ from helpers import (
 from torch import Tensor, nn
 
 from lmgc_torch import Prior, PriorMismatchError, compress, decompress, info
-from lmgc_torch import reference as ref
+from lmgc_torch import reference_frame as ref_frame
+from lmgc_torch import reference_lmgc as ref_lmgc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,10 +141,10 @@ def test_context_goes_on_where_windows_slide(tmp_path: Path):
 def lanes_of(frame: Tensor, path: Path) -> list[int]:
     """The elements of each lane of a frame's first tensor."""
     data = to_bytes(frame)
-    header = ref.read_header(data)
+    header = ref_frame.read_header(data)
     section = data[header.size : header.size + header.tensors[0].section_size]
     module = torch.jit.load(str(path))
-    lanes = ref.LmgcSection(section, header.tensors[0], header.prior, module).lanes
+    lanes = ref_lmgc.LmgcSection(section, header.tensors[0], header.prior, module).lanes
     return [end - first for first, end in lanes]
 
 

@@ -1,0 +1,161 @@
+"""Frames in `lmgc_torch.reference`: header and records, docs/format.md, section 2."""
+
+import math
+import struct
+from dataclasses import dataclass
+
+from lmgc_torch.reference_common import (
+    ByteReader,
+    ElementType,
+    checksum,
+    refuse,
+)
+
+__all__: list[str] = []  # for the reference only
+
+DTYPES = {
+    "float16": ElementType(2, 5, 10),
+    "bfloat16": ElementType(2, 8, 7),
+    "float32": ElementType(4, 8, 23),
+    "float64": ElementType(8, 11, 52),
+}
+DTYPES |= {name: ElementType(1) for name in ("uint8", "int8", "bool")}
+DTYPES |= {name: ElementType(2) for name in ("int16", "uint16")}
+DTYPES |= {name: ElementType(4) for name in ("int32", "uint32", "complex32")}
+DTYPES |= {name: ElementType(8) for name in ("int64", "uint64", "complex64")}
+DTYPES |= {"complex128": ElementType(16)}
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
+DTYPES |= {name: ElementType(1) for name in FLOAT8}
+NOT_IN_NUMPY = ("bfloat16", "complex32", *FLOAT8)
+DTYPE_OF_CODE = dict(enumerate(("float16", "bfloat16", "float32", "float64")))
+DTYPE_OF_CODE |= enumerate(("uint8", "int8", "int16", "int32", "int64", "bool"), 16)
+DTYPE_OF_CODE |= enumerate(
+    ("complex32", "complex64", "complex128", "uint16", "uint32", "uint64"), 22
+)
+DTYPE_OF_CODE |= enumerate(FLOAT8, 32)
+METHODS = ("raw", "planes", "lmgc", "scale", "lowrank", "lm")
+FIXED = ("scale", "lowrank")
+LEARNED = ("lmgc", "lm")  # with a prior
+SEPARATORS = ("", " ", ",", ", ", ";", "0x", "")  # as they are written
+ISO_8859_1 = 6
+
+
+@dataclass(frozen=True)
+class PriorBlock:
+    separator: int
+    bytes_per_group: int
+    little: bool
+    portable: bool
+    sliding: bool
+    window_tokens: int
+    fingerprint: tuple[int, int]
+    probe: int
+
+
+@dataclass(frozen=True)
+class Record:
+    dtype: str
+    method: str
+    sizes: tuple[int, ...]
+    data_checksum: int
+    section_size: int
+
+    @property
+    def element(self) -> ElementType:
+        return DTYPES[self.dtype]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.sizes)
+
+
+@dataclass(frozen=True)
+class Header:
+    size: int
+    prior: PriorBlock | None
+    tensors: list[Record]
+    payload_checksum: int
+
+
+def read_header(frame: bytes) -> Header:
+    if frame[:4] != b"LMGC":
+        refuse("these bytes are not an lmgc frame")
+    if len(frame) < 26:
+        refuse("the bytes end too early")
+    version, flags, size = struct.unpack_from("<BBI", frame, 4)
+    if version not in (1, 2):
+        refuse(f"the frame has format version {version}")
+    if not 26 <= size <= len(frame):
+        refuse("the bytes end too early")
+    payload_checksum, header_checksum = struct.unpack_from("<QQ", frame, size - 16)
+    if checksum(frame[: size - 8]) != header_checksum:
+        refuse("the header was changed (checksum)")
+
+    fields = ByteReader(frame[10 : size - 16])
+    fields.text()  # metadata
+    if flags > 1:
+        refuse("unknown flags")
+    prior = read_prior_block(fields, version) if flags else None
+    count = fields.varint()
+    if count > fields.left():
+        refuse("more tensors than bytes")
+    tensors = [read_record(fields) for _ in range(count)]
+    if fields.left():
+        refuse("the header goes on behind its last record")
+    if any(record.method == "lm" for record in tensors):
+        if version < 2:
+            refuse("method lm is younger than the frame's version")
+        if prior and (prior.separator or prior.bytes_per_group or prior.little or prior.sliding):
+            refuse("the prior block does not suit method lm")
+    if (prior is not None) != any(record.method in LEARNED for record in tensors):
+        refuse("a prior block stands where a tensor needs it, and nowhere else")
+    if size + sum(record.section_size for record in tensors) != len(frame):
+        refuse("the sections do not end with the frame")
+    return Header(size, prior, tensors, payload_checksum)
+
+
+def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:
+    separator, group, order, portable = (fields.unsigned(1) for _ in range(4))
+    window = fields.unsigned(1) if version >= 2 else 0
+    window_tokens = fields.varint()
+    fingerprint = (fields.unsigned(8), fields.unsigned(8))
+    probe = fields.unsigned(8)
+    batch_lanes, environment = fields.varint(), fields.text()
+    if (
+        separator > ISO_8859_1
+        or group not in (0, 1, 2, 3, 4, 8)
+        or max(order, portable, window) > 1
+    ):
+        refuse("the prior block has an unknown code")
+    if window_tokens == 0 or bool(portable) != (batch_lanes == 0) or (portable and environment):
+        refuse("the prior block contradicts itself")
+    return PriorBlock(
+        separator,
+        group,
+        order == 1,
+        portable == 1,
+        window == 1,
+        window_tokens,
+        fingerprint,
+        probe,
+    )
+
+
+def read_record(fields: ByteReader) -> Record:
+    dtype, method, dimensions = fields.unsigned(1), fields.unsigned(1), fields.varint()
+    if dtype not in DTYPE_OF_CODE or method >= len(METHODS) or dimensions > 64:
+        refuse("unknown element type or method, or too many dimensions")
+    sizes = tuple(fields.varint() for _ in range(dimensions))
+    record = Record(
+        DTYPE_OF_CODE[dtype], METHODS[method], sizes, fields.unsigned(4), fields.varint()
+    )
+    if record.element.width * math.prod(size for size in sizes if size) >= 2**63:
+        refuse("the sizes are too large")
+    raw_size = record.elements * record.element.width
+    if record.section_size > raw_size or (method == 0 and record.section_size != raw_size):
+        refuse("a section does not fit its tensor")
+    if record.method in (*FIXED, "lm") and record.element.exponent_bits == 0:
+        refuse("a method for floats codes another type")
+    if raw_size == 0 and method != 0:
+        refuse("an empty tensor is not of method raw")
+    return record
