@@ -166,27 +166,30 @@ FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
   double bits = 0;
   for (const bool by_dimension_1 : {false, true}) {
     if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
-    const FixedView view = view_of(bytes, format, sizes, by_dimension_1);
+    FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     if (view.shape.elements == 0) break;
     LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), format);
     if (fit.low_rank.factors.rank == 0) continue;
     if (plan.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
     bits = fit.bits;
-    plan = {by_dimension_1, std::move(fit.low_rank), fit.in_double, {}, {}};
+    plan = {by_dimension_1,
+            std::move(fit.low_rank),
+            fit.in_double,
+            std::move(view.head.dead_rows),
+            std::move(view.head.dead_columns),
+            {},
+            {}};
   }
   return plan;
 }
 
-void project_fixed(const at::Tensor& bytes, FloatFormat format,
-                   const std::vector<std::int64_t>& sizes, const PastFactors& past,
-                   FixedPlan& plan) {
-  const Factors& factors = plan.low_rank.factors;
+void project_fixed(const PastFactors& past, FixedPlan& plan) {
+  const auto& [factors, row_weights, column_weights] = plan.low_rank;
   if (factors.rank == 0 || past.rank == 0 || past.by_dimension_1 != plan.by_dimension_1) return;
-  const FixedHead head = view_of(bytes, format, sizes, plan.by_dimension_1).head;
-  plan.u_projection = fit_projection(factors.u, factors.rank, plan.low_rank.row_weights,
-                                     head.dead_rows, past.u, past.rank);
-  plan.v_projection = fit_projection(factors.v, factors.rank, plan.low_rank.column_weights,
-                                     head.dead_columns, past.v, past.rank);
+  plan.u_projection =
+      fit_projection(factors.u, factors.rank, row_weights, plan.dead_rows, past.u, past.rank);
+  plan.v_projection =
+      fit_projection(factors.v, factors.rank, column_weights, plan.dead_columns, past.v, past.rank);
 }
 
 namespace {
@@ -220,14 +223,20 @@ std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat forma
                                       const std::vector<std::int64_t>& sizes,
                                       const FixedMemory& memory) {
   if (memory.fit.rank == 0) return std::nullopt;
-  const FixedView view = view_of(bytes, format, sizes, memory.by_dimension_1);
+  FixedView view = view_of(bytes, format, sizes, memory.by_dimension_1);
   if (view.shape.elements == 0) return FixedPlan{};
   FitMemory live{memory.fit.rank, memory.fit.in_double,
                  live_of(memory.fit.row_weights, view.head.dead_rows),
                  live_of(memory.fit.column_weights, view.head.dead_columns)};
   std::optional<LowRankFit> fit = refit_low_rank(view.live.view(float_type(format)), format, live);
   if (!fit.has_value()) return std::nullopt;
-  return FixedPlan{memory.by_dimension_1, std::move(fit->low_rank), fit->in_double, {}, {}};
+  return FixedPlan{memory.by_dimension_1,
+                   std::move(fit->low_rank),
+                   fit->in_double,
+                   std::move(view.head.dead_rows),
+                   std::move(view.head.dead_columns),
+                   {},
+                   {}};
 }
 
 void remember_fixed(const FixedPlan& plan, const FixedHead& head,

@@ -20,7 +20,8 @@ namespace lmgc::ops {
 struct FixedPlan {
   bool by_dimension_1 = false;
   LowRank low_rank;
-  bool in_double = false;  // as in LowRankFit
+  bool in_double = false;                     // as in LowRankFit
+  std::vector<bool> dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
   Projection u_projection, v_projection;
 };
 
@@ -30,10 +31,9 @@ struct FixedPlan {
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
                      const std::vector<std::int64_t>& sizes);
 
-// Adds projections on the factors of a past frame to a plan for the same `bytes`, where they pay.
-void project_fixed(const at::Tensor& bytes, FloatFormat format,
-                   const std::vector<std::int64_t>& sizes, const PastFactors& past,
-                   FixedPlan& plan);
+// Adds projections on the factors of a past frame to a plan, where they pay. Not to be called from
+// a parallel region either.
+void project_fixed(const PastFactors& past, FixedPlan& plan);
 
 // What is known of a tensor's prediction from that of a tensor like it: weights are those of all
 // lines, dead ones too.

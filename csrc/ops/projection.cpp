@@ -25,7 +25,7 @@ double bits_of(double variance) {
 // A factor and the past one in the factor's own line widths: least squares in these weigh every bit
 // alike.
 struct Weighted {
-  at::Tensor own;   // [lines, rank], double
+  at::Tensor own;   // [lines, rank], float
   at::Tensor past;  // [lines, past rank], of length about 1
 };
 
@@ -34,10 +34,9 @@ Weighted weighted(const Factor& factor, std::int64_t rank, const std::vector<std
   const auto lines = static_cast<std::int64_t>(weights.size());
   Factor widths{factor.entries, {}, {}};
   choose_widths(widths, lines, rank);
-  Weighted result{at::empty({lines, rank}, at::kDouble),
-                  at::empty({lines, past_rank}, at::kDouble)};
-  auto* own = result.own.data_ptr<double>();
-  auto* other = result.past.data_ptr<double>();
+  Weighted result{at::empty({lines, rank}, at::kFloat), at::empty({lines, past_rank}, at::kFloat)};
+  auto* own = result.own.data_ptr<float>();
+  auto* other = result.past.data_ptr<float>();
   std::vector<std::int32_t> live;
   live.reserve(static_cast<std::size_t>(lines * past_rank));
   std::size_t line = 0;
@@ -47,15 +46,15 @@ Weighted weighted(const Factor& factor, std::int64_t rank, const std::vector<std
         widths.row_widths.empty() ? 1.0 : std::exp2(-0.5 * widths.row_widths[line]);
     const double shift = std::ldexp(spread, past.weights[i] - weights[line]);
     const auto* const from = past.entries.data() + i * static_cast<std::size_t>(past_rank);
-    for (std::int64_t j = 0; j < past_rank; ++j) *other++ = from[j] * shift;
+    for (std::int64_t j = 0; j < past_rank; ++j) *other++ = static_cast<float>(from[j] * shift);
     live.insert(live.end(), from, from + past_rank);
     const auto* const entries = factor.entries.data() + line * static_cast<std::size_t>(rank);
-    for (std::int64_t c = 0; c < rank; ++c) *own++ = entries[c] * spread;
+    for (std::int64_t c = 0; c < rank; ++c) *own++ = static_cast<float>(entries[c] * spread);
     ++line;
   }
-  const at::Tensor norms = at::empty({past_rank}, at::kDouble);
+  const at::Tensor norms = at::empty({past_rank}, at::kFloat);
   for (std::int64_t j = 0; j < past_rank; ++j)
-    norms.data_ptr<double>()[j] = std::ldexp(1.0, -norm_of(live.data() + j, lines, past_rank));
+    norms.data_ptr<float>()[j] = std::ldexp(1.0F, -norm_of(live.data() + j, lines, past_rank));
   result.past.mul_(norms);
   return result;
 }
@@ -83,7 +82,7 @@ Choice judge(std::int64_t count, double lines, const std::vector<double>& energy
   choice.count = count;
   choice.saved = -bits_of_a_stream - bits_of_a_past_component * static_cast<double>(count);
   const double share = static_cast<double>(count) / lines;
-  const auto* const inside = captured.data_ptr<double>();
+  const float* const inside = captured.data_ptr<float>();
   for (std::size_t c = 0; c < energy.size(); ++c) {
     const double left = std::max((energy[c] - inside[c]) / lines, least_variance);
     const int step = step_of(left, share, length);
@@ -117,20 +116,20 @@ Projection fit_projection(const Factor& factor, std::int64_t rank,
   const double largest = squares.max().item<double>();
   if (!(largest > 0) || !std::isfinite(largest)) return {};
   // Columns may be zero, or depend on each other.
-  gram.diagonal().add_(1e-9 * largest);
+  gram.diagonal().add_(1e-6 * largest);
   const auto [lower, failed] = at::linalg_cholesky_ex(gram);
   if (failed.item<int>() != 0) return {};
   const at::Tensor seen = at::linalg_solve_triangular(lower, at::mm(basis.t(), matrices.own),
                                                       /*upper=*/false);  // [most, rank]
   const at::Tensor captured = seen.square().cumsum(0).contiguous();
   const at::Tensor energies = matrices.own.square().sum(0).contiguous();
-  const std::vector<double> energy(energies.data_ptr<double>(), energies.data_ptr<double>() + rank);
+  const std::vector<double> energy(energies.data_ptr<float>(), energies.data_ptr<float>() + rank);
   const at::Tensor lengths = squares.cumsum(0).contiguous();
 
   Choice best;
   const auto offer = [&](std::int64_t count) {
     const double length =
-        std::sqrt(lengths.data_ptr<double>()[count - 1] / static_cast<double>(count));
+        std::sqrt(lengths.data_ptr<float>()[count - 1] / static_cast<double>(count));
     Choice choice =
         judge(count, static_cast<double>(lines), energy, captured[count - 1].contiguous(), length);
     if (choice.saved > best.saved) best = std::move(choice);
@@ -145,14 +144,14 @@ Projection fit_projection(const Factor& factor, std::int64_t rank,
       lower.narrow(0, 0, best.count).narrow(1, 0, best.count).t(),
       seen.narrow(0, 0, best.count).index_select(1, which), /*upper=*/true);
   const at::Tensor by_component = coefficients.t().contiguous();
-  const auto* value = by_component.data_ptr<double>();
+  const auto* value = by_component.data_ptr<float>();
   Projection projection;
   projection.count = best.count;
   projection.projected.assign(static_cast<std::size_t>(rank), false);
   for (std::size_t p = 0; p < best.components.size(); ++p, value += best.count) {
     std::vector<std::int32_t> own;
     for (std::int64_t j = 0; j < best.count; ++j) {
-      const double number = std::rint(std::ldexp(value[j], -best.steps[p]));
+      const double number = std::rint(std::ldexp(double{value[j]}, -best.steps[p]));
       if (!(std::abs(number) <= most_coefficient)) break;
       own.push_back(static_cast<std::int32_t>(number));
     }

@@ -85,8 +85,7 @@ class Coding {
       if (plan.has_value()) attempt.plan = std::move(*plan);
     }
     if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), sizes);
-    if (const PastFactors* const past = past_of(i))
-      project_fixed(bytes_[i], format(i), sizes, *past, attempt.plan);
+    if (const PastFactors* const past = past_of(i)) project_fixed(*past, attempt.plan);
   }
 
   const PastFactors* past_of(std::size_t i) const {

@@ -14,9 +14,11 @@ from lmgc_torch.errors import (
     CommunicationError,
     CorruptFrameError,
     LmgcError,
+    PastMismatchError,
     PriorMismatchError,
 )
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
+from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
 from lmgc_torch.warm_start import WarmStart
@@ -25,9 +27,10 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
-__all__ += ["Prior", "WarmStart", "export"]
+__all__ += ["Prior", "WarmStart", "PastFrame", "export"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
-__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
+__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
+__all__ += ["CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.
