@@ -262,7 +262,7 @@ def sections(frame: Tensor) -> list[fixed.FixedSection | None]:
 
 def read_fixed(section: bytes, record: ref_frame.Record) -> fixed.FixedSection:
     predicted = record.method == "lowrank"
-    result = fixed.FixedSection(section, record.sizes, record.element, predicted)
+    result = fixed.FixedSection(section, record.sizes, record.element, predicted, record.spare)
     result.decode()
     return result
 
@@ -533,7 +533,11 @@ def test_both_read_changed_sections_alike(
         )
         if method in ref_frame.FIXED:
             predicted = method == "lowrank"
-            return [fixed.FixedSection(section, record.sizes, record.element, predicted).decode()]
+            return [
+                fixed.FixedSection(
+                    section, record.sizes, record.element, predicted, record.spare
+                ).decode()
+            ]
         if header.prior is None:
             return [ref_planes.decode_planes(section, record)]
         return [ref_lmgc.LmgcSection(section, record, header.prior, prior.module).decode()]

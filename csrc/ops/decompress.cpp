@@ -105,7 +105,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
            static_cast<std::int64_t>(record.section_size),
            where});
     } else if (record.method == Method::lm) {
-      lm_sources.push_back({bytes.back(), float_format(record.dtype), record.sizes,
+      lm_sources.push_back({bytes.back(), float_format(record.dtype), record.spare, record.sizes,
                             static_cast<std::int64_t>(record.section_offset),
                             static_cast<std::int64_t>(record.section_size), where});
     }
@@ -123,8 +123,9 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
       decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
                             describe_tensor(i, record));
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
-      decode_fixed_section(frame, offset, size, float_format(record.dtype), record.sizes,
-                           record.method == Method::lowrank, bytes[i], describe_tensor(i, record));
+      decode_fixed_section(frame, offset, size, float_format(record.dtype), record.spare,
+                           record.sizes, record.method == Method::lowrank, bytes[i],
+                           describe_tensor(i, record));
     }
     const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
     check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, record));

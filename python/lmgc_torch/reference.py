@@ -1,7 +1,7 @@
 """A second decoder of frames, written from docs/format.md alone: the judge in doubt.
 
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
-formats 1 and 2 on the CPU, with priors that are portable. NumPy holds its results and the few
+formats 1 to 3 on the CPU, with priors that are portable. NumPy holds its results and the few
 float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. The header
 is read in `reference_frame`; methods are in `reference_planes`, `reference_fixed` ("scale" and
 "lowrank"), `reference_lm` and `reference_lmgc`, priors in `reference_prior`, and what all of them
@@ -85,11 +85,19 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
             data = decode_planes(section, record)
         elif record.method in FIXED:
             predicted = record.method == "lowrank"
-            data = FixedSection(section, record.sizes, record.element, predicted).decode()
+            data = FixedSection(
+                section, record.sizes, record.element, predicted, record.spare
+            ).decode()
         elif record.method == "lm":
             model = LanguageModel(prior, 4, "")
             data = LmSection(
-                section, record.sizes, record.element, model, prior.max_context, RangeDecoder
+                section,
+                record.sizes,
+                record.element,
+                model,
+                prior.max_context,
+                RangeDecoder,
+                record.spare,
             ).decode()
         else:
             assert header.prior is not None  # read_header has seen to it

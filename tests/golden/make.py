@@ -316,7 +316,48 @@ def frames_of_lm(begin: str) -> Frames:
         yield f"{begin}_lowrank_{name}", tensors, {"method": "lm", "lane_elements": 150}
 
 
-FRAMES = {1: frames_v1, 2: frames_v2}
+def frames_v3() -> Frames:
+    """Short floats: mantissas that end in zeros, multiples of a power of two."""
+    for dtype in FLOATS:
+        name = str(dtype).removeprefix("torch.")
+        bits_kept = 7 if dtype.itemsize > 2 else 4
+        tensors = [
+            with_zero_bits(gradient(40, 50, dtype=dtype, seed=6), bits_kept),
+            with_zero_bits(special(dtype, 300), bits_kept),
+            on_grid(values(400, torch.float64, seed=13), dtype),
+        ]
+        yield f"short_scale_{name}", tensors, {"method": "scale"}
+        matrix = low_rank(40, 36, 2, dtype=torch.float64, seed=14)
+        tensors = [
+            with_zero_bits(with_dead_lines(matrix.to(dtype)), bits_kept),
+            on_grid(low_rank_convolution(10, 14, 2, dtype=torch.float64, seed=17), dtype),
+        ]
+        yield f"short_lowrank_{name}", tensors, {"method": "lowrank"}
+    for name, tensors, options in frames_of_lm("lm"):
+        short = [
+            with_zero_bits(tensor, 7 if tensor.element_size() > 2 else 4) for tensor in tensors
+        ]
+        yield name.replace("lm_", "lm_short_"), short, options
+
+
+def with_zero_bits(tensor: Tensor, kept: int) -> Tensor:
+    """Of every mantissa the first bits, of NaNs, too."""
+    mantissa = {2**-10: 10, 2**-7: 7, 2**-23: 23, 2**-52: 52}[torch.finfo(tensor.dtype).eps]
+    words = bits(tensor).clone().view(WORDS[tensor.dtype.itemsize])
+    words &= -(1 << (mantissa - kept))
+    return words.view(tensor.dtype).view(tensor.shape)
+
+
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def on_grid(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Multiples of a power of two, such that the largest have five bits."""
+    step = 2.0 ** (torch.frexp(tensor.abs().max()).exponent - 5)
+    return (torch.round(tensor / step) * step).to(dtype)
+
+
+FRAMES = {1: frames_v1, 2: frames_v2, 3: frames_v3}
 
 
 def mixed_types() -> list[Tensor]:
@@ -357,7 +398,7 @@ def index_of(version: int) -> Path:
 def make(version: int, folder: Path) -> None:
     if version == 1:
         write_prior(folder / PRIOR.name)
-    else:
+    if version == 2:
         write_prior(folder / LM_PRIOR.name, digits_prior())
     index = {}
     with tempfile.TemporaryDirectory() as elsewhere:
