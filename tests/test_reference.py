@@ -533,11 +533,7 @@ def test_both_read_changed_sections_alike(
         )
         if method in ref_frame.FIXED:
             predicted = method == "lowrank"
-            return [
-                fixed.FixedSection(
-                    section, record.sizes, record.element, predicted, record.spare
-                ).decode()
-            ]
+            return [fixed.FixedSection(section, record.sizes, record.element, predicted).decode()]
         if header.prior is None:
             return [ref_planes.decode_planes(section, record)]
         return [ref_lmgc.LmgcSection(section, record, header.prior, prior.module).decode()]
