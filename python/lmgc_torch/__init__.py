@@ -8,7 +8,7 @@ The same operators are there as ``torch.ops.lmgc`` once this is imported.
 
 import contextlib
 
-from lmgc_torch import _library, export
+from lmgc_torch import _library, export, near_lossless
 from lmgc_torch.api import compress, decompress, info
 from lmgc_torch.errors import (
     CommunicationError,
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
-__all__ += ["Prior", "WarmStart", "PastFrame", "export"]
+__all__ += ["Prior", "WarmStart", "PastFrame", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
 __all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
 __all__ += ["CommunicationError"]
