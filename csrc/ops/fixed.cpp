@@ -25,7 +25,8 @@ namespace {
 
 // Without a prediction an element takes its mantissa and between three and four bits: a section
 // with one that is not below that may be the larger one, whatever was estimated.
-constexpr std::int64_t least_bits_without = 3;
+constexpr int least_bits_without = 3;
+constexpr int least_bits_short = -3;  // short floats may have few values: tails alone are sure
 
 #ifdef LMGC_WITH_CUDA
 // Panels of the product, each of which takes the place of the one before it.
@@ -271,7 +272,8 @@ FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Sp
   if (predicted) {
     const FixedView view = coded_view(plan.by_dimension_1);
     best = encode_view(view, coded, true, plan, past);
-    surely_less = view.shape.elements * (coded.mantissa_bits + least_bits_without) / 8;
+    const int more = spare.any() ? least_bits_short : least_bits_without;
+    surely_less = view.shape.elements * (coded.mantissa_bits + more) / 8;
   }
   if (!predicted || best.section.size > surely_less) {
     const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;

@@ -16,6 +16,7 @@ from lmgc_torch.errors import (
     LmgcError,
     PastMismatchError,
     PriorMismatchError,
+    ReferenceMismatchError,
 )
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.past_frame import PastFrame
@@ -30,7 +31,7 @@ __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
 __all__ += ["Prior", "WarmStart", "PastFrame", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
 __all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
-__all__ += ["CommunicationError"]
+__all__ += ["ReferenceMismatchError", "CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.

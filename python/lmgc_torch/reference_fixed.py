@@ -118,6 +118,7 @@ def lengthen(word: int, form: Float, spare: Spare) -> int:
 
 BY_DIMENSION_1, DEAD_LINES, COLUMN_SCALES = 1, 2, 4  # and 8 and 16: line widths of factors
 PROJECTIONS = 64  # method lowrank only
+REFERENCE = 128  # not method lm
 
 
 class Section:
@@ -146,11 +147,15 @@ class Section:
         bias = 2 ** (element.exponent_bits - 1) - 1 - spare.exponents
         mantissa = element.mantissa_bits - spare.bits
         self.form = Float(1 + element.exponent_bits + mantissa, mantissa, bias)
-        self.kind = VARIES if predicted else EDGE
+        self.kind = VARIES if predicted or flags & REFERENCE else EDGE
         rank = fields.varint() if predicted else 0
         counts = (0, 0)
         if flags & PROJECTIONS:
             counts = fields.varint(), fields.varint()
+        if flags & REFERENCE:
+            self.reference_checksum, self.factor = fields.unsigned(4), fields.unsigned(4)
+            if self.factor >= 2**17:
+                refuse("the factor of the reference is out of its range")
         side = BitReader(ByteReader(fields.take(fields.varint())))
         self.check_flags(predicted)
         self.find_lines(side)
