@@ -267,6 +267,10 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     if (past != nullptr && past->identity.has_value()) beside.past = &past->tensors;
     beside.references = references;
     const FixedHeads heads = use_tables(tables_of(choice), bytes, device, beside, frame);
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+      if (is_fixed(frame.header.tensors[i].method) && heads[i]->reference.is_there)
+        frame.header.has_references = true;
+    }
     if (past == nullptr) return assemble(frame, device);
     for (std::size_t i = 0; i < heads.size(); ++i) {
       if (frame.header.tensors[i].method == Method::lowrank && heads[i]->projected())

@@ -136,6 +136,7 @@ class Coding {
       if (!reference.defined()) return;
       FixedResult delta = encode_delta_section(bytes_[i], reference, format(i), spare(i),
                                                record.sizes, attempts_[i].delta);
+      if (delta.section.size < frame_.sections[i].size) heads_[i] = delta.head;
       offer(i, delta.predicted() ? Method::lowrank : Method::scale, std::move(delta.section),
             attempts_[i].fixed);
     }

@@ -120,8 +120,8 @@ def compress(
         TypeError: `tensors` or what is in it is something else, a name is no str, `warm_start` is
             no `WarmStart`, or `past` is no `PastFrame`.
         ValueError: A tensor is sparse, quantized or on another device, an option is not legal,
-            `reference` has another form, the prior was made for another method, or it does not do what it says: two calls differ, or
-            its logits are not finite.
+            `reference` has another form, the prior was made for another method, or it does not do
+            what it says: two calls differ, or its logits are not finite.
         torch.OutOfMemoryError: The prior needs more memory than there is; the message says what
             makes it need less.
         ImportError: The native library cannot be loaded; the message says why.
@@ -291,6 +291,7 @@ def info(data: Data) -> FrameInfo:
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
+                needs_reference=tensor.get("reference", False),
                 raw_bytes=tensor["raw_bytes"],
                 section_bytes=tensor["section_bytes"],
                 sections=dict(tensor["sections"]),
