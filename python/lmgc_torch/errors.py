@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
-__all__ += ["translated"]
+__all__ = ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
+__all__ += ["PriorMismatchError", "CommunicationError", "translated"]
 
 
 class LmgcError(RuntimeError):
@@ -13,6 +13,10 @@ class LmgcError(RuntimeError):
 
 class CorruptFrameError(LmgcError):
     """The bytes are no frame, were changed or cut, or are of a version that is not read here."""
+
+
+class CorruptArchiveError(CorruptFrameError):
+    """The file is no archive, was changed or cut, or is of a version that is not read here."""
 
 
 class PriorMismatchError(LmgcError):

@@ -1,0 +1,224 @@
+"""Which files a command reads and writes."""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lmgc_torch import files
+from lmgc_torch.checkpoints import UsageError
+
+STANDARD = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A file to treat.
+
+    Attributes:
+        source: The input; None is standard input.
+        root: The folder in which it was found, if it was not named itself.
+    """
+
+    source: Path | None
+    root: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        if self.source is None:
+            return STANDARD
+        return str(self.source) if self.root is not None else self.source.name
+
+
+def find(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Job]:
+    """Returns the inputs: the files that are named, and those of a suffix in the folders.
+
+    Raises:
+        UsageError: One does not exist, is a folder without -r, or is there twice.
+    """
+    jobs: list[Job] = []
+    for name in options.files:
+        path = Path(name)
+        if name == STANDARD:
+            jobs.append(Job(None))
+        elif not path.exists():
+            raise UsageError(f"there is no file {name}")
+        elif not path.is_dir():
+            jobs.append(Job(path))
+        elif not options.recursive:
+            raise UsageError(f"{name} is a folder: -r takes folders, too")
+        else:
+            # Links stay: what they name would not be replaced, but doubled.
+            jobs += [
+                Job(file, path)
+                for file in walk(path)
+                if file.name.endswith(suffixes) and not file.is_symlink()
+            ]
+    if len(jobs) > len({job.source for job in jobs}):
+        raise UsageError("an input is named twice")
+    return jobs
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields all that is in a folder and its folders, in the order of names; links as they are."""
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from walk(path)
+
+
+def plan(
+    options: argparse.Namespace, jobs: list[Job], rename: Callable[[Job], str]
+) -> list[tuple[Job, Path | None]]:
+    """Returns each input with its output, None for standard output.
+
+    Args:
+        options: Those of the command.
+        jobs: The inputs.
+        rename: Makes the output's name of an input.
+
+    Raises:
+        UsageError: The outputs do not do.
+    """
+    if options.rm and any(job.source is None for job in jobs):
+        raise UsageError("standard input cannot be removed: leave out --rm")
+    out = options.output
+    roots = {job.root for job in jobs}
+    result: list[tuple[Job, Path | None]] = []
+    for job in jobs:
+        if out is None:
+            if job.source is None:
+                result.append((job, None))
+            else:
+                result.append((job, job.source.with_name(rename(job))))
+        elif job.root is not None and job.source is not None:
+            relative = job.source.relative_to(job.root)
+            result.append((job, Path(out) / relative.with_name(rename(job))))
+        elif out == STANDARD:
+            result.append((job, None))
+        elif os.path.isdir(out):
+            result.append((job, Path(out) / rename(job)))
+        else:
+            result.append((job, Path(out)))
+    if out == STANDARD and len(jobs) != 1:
+        raise UsageError("standard output takes one file")
+    if out is not None and len(roots) > 1:
+        raise UsageError("-o takes the output of one folder, or of files")
+    if any(output is None for _, output in result):
+        if options.rm:
+            raise UsageError("standard output may go anywhere: leave out --rm")
+        if options.json:
+            raise UsageError("standard output is the data: leave out --json")
+        if sys.stdout.isatty() and not options.force:
+            raise UsageError(
+                "bytes do not belong on a terminal: name the output with -o, or use -f"
+            )
+    outputs = [output for _, output in result if output is not None]
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("several inputs have one output: -o names a folder for several files")
+    return result
+
+
+def check_output(output: Path | None, source: Path | None, *, overwrite: bool) -> None:
+    """Raises an error if an output must not be written.
+
+    Raises:
+        UsageError: It exists and is not to be overwritten, is a folder or the input, or lies in
+            none.
+    """
+    if output is None:
+        return
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder")
+    if not output.parent.is_dir():
+        raise UsageError(f"there is no folder {output.parent}")
+    if source is not None and output.exists() and output.samefile(source):
+        raise UsageError(f"{output} is the input itself")
+    if output.is_file() and not overwrite:
+        raise UsageError(f"{output} exists already: choose another name, or overwrite it with -f")
+
+
+def mirrored(options: argparse.Namespace) -> Path | None:
+    """Returns the folder that becomes another one as a whole, if one does.
+
+    Raises:
+        UsageError: The other one is part of it, is a file, or --rm is given.
+    """
+    if not options.recursive or options.output is None or len(options.files) != 1:
+        return None
+    root, out = Path(options.files[0]), Path(options.output)
+    if not root.is_dir():
+        return None
+    if options.output == STANDARD or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{options.output} is no folder")
+    if options.rm:
+        raise UsageError("--rm is for files, and for folders that are treated in place, without -o")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{out} lies within {root}")
+    return root
+
+
+def copy_rest(root: Path, out: Path, taken: set[Path], *, overwrite: bool) -> list[Path]:
+    """Makes the folders of `root` in `out`, and copies the files that are not `taken`.
+
+    Returns:
+        The copies.
+
+    Raises:
+        UsageError: One exists, and is not to be overwritten.
+    """
+    copies = []
+    out.mkdir(parents=True, exist_ok=True)
+    for path in walk(root):
+        target = out / path.relative_to(root)
+        if path in taken:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            target.mkdir(exist_ok=True)
+            continue
+        if os.path.lexists(target):
+            if not overwrite:
+                raise UsageError(f"{target} exists already: overwrite it with -f")
+            if target.is_symlink() or path.is_symlink():
+                target.unlink()
+        copy(path, target)
+        copies.append(target)
+    return copies
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copies a file, its permissions and its time; of a link that leads nowhere the link."""
+    if path.is_dir() or not path.exists():
+        target.symlink_to(os.readlink(path))
+        return
+    with path.open("rb") as source:
+        files.write_whole(
+            target, lambda file: shutil.copyfileobj(source, file, 1 << 20), like=path.stat()
+        )
+
+
+@contextlib.contextmanager
+def readable(source: Path | None) -> Iterator[Path]:
+    """Yields a file that can be mapped: standard input and pipes are written to one first."""
+    if source is not None and source.is_file():
+        yield source
+        return
+    with tempfile.NamedTemporaryFile(prefix="lmgc-") as spool:
+        if source is None:
+            shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+        else:
+            with source.open("rb") as pipe:
+                shutil.copyfileobj(pipe, spool, 1 << 20)
+        spool.flush()
+        yield Path(spool.name)
+
+
+def stat_of(source: Path | None) -> os.stat_result | None:
+    """Returns what an output gets its permissions and time from."""
+    return source.stat() if source is not None and source.is_file() else None
