@@ -135,6 +135,7 @@ def test_the_script_is_installed():
         ("compress", "-T", "-1", "{pt}"),
         ("compress", "-T", "many", "{pt}"),
         ("compress", "{pt}", "-o", "{folder}/none/a.lmgc"),
+        ("compress", "{pt}", "-o", "{folder}/none/"),
         ("compress", "{folder}/none.pt"),
         ("compress", "{pt}", "-m", "zip"),
         ("compress", "{pt}", "-m", "lmgc", "--prior", "no such prior"),

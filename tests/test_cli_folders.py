@@ -113,6 +113,7 @@ def test_links(run, tmp_path: Path):
     assert content(folder) == before
     out, back = tmp_path / "out", tmp_path / "back"
     run("compress", "-r", folder, "-o", out)
+    assert "model.safetensors.lmgc" in content(out)
     run("decompress", "-r", out, "-o", back)
     blob = (tmp_path / "blobs" / "abc.safetensors").read_bytes()
     assert content(back) == {
@@ -121,6 +122,18 @@ def test_links(run, tmp_path: Path):
         "broken": "nowhere",
         "folder": "../blobs",
     }
+
+
+def test_what_is_no_file(run, tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    torch.save([1], folder / "a.pt")
+    os.mkfifo(folder / "pipe.pt")
+    _, messages = run("compress", "-r", folder, "-o", tmp_path / "out", code=2)
+    assert "pipe.pt is neither a file nor a folder" in messages
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
+    run("compress", "-r", folder)
+    assert set(content(folder)) == {"a.pt", "a.pt.lmgc", "pipe.pt"}
 
 
 def test_files_in_folders_are_found_by_their_suffix(run, tmp_path: Path):

@@ -56,6 +56,7 @@ class ArchiveReader:
         self._prior = prior
         self._progress = progress
         self._cached: tuple[int, list[torch.Tensor]] | None = None
+        self._cached_info: tuple[int, FrameInfo] | None = None
         self.index = _index_of_frame(data) if is_frame(self._view()) else read_index(self._view())
         self._positions = positions_in_frames(self.index.tensors, len(self.index.frames))
         self._by_name = {entry.name: i for i, entry in enumerate(self.index.tensors)}
@@ -107,9 +108,12 @@ class ArchiveReader:
 
     def frame_info(self, number: int) -> FrameInfo:
         """Returns what a frame holds; only its header is read."""
-        info = api.info(self.frame(number))
-        self._check_count(number, len(info.tensors))
-        return info
+        cached = self._cached_info
+        if cached is None or cached[0] != number:
+            info = api.info(self.frame(number))
+            self._check_count(number, len(info.tensors))
+            self._cached_info = cached = number, info
+        return cached[1]
 
     def info(self) -> ArchiveInfo:
         """Returns what the archive holds; of its frames only the headers are read."""
@@ -143,10 +147,11 @@ class ArchiveReader:
         held = self._positions[entry.frame]
         if len(held) == 1:
             return self.decode(entry.frame)[0]
-        if self._cached is None or self._cached[0] != entry.frame:
+        cached = self._cached  # another thread may replace it
+        if cached is None or cached[0] != entry.frame:
             self._cached = None
-            self._cached = entry.frame, self.decode(entry.frame)
-        return self._cached[1][held.index(position)].clone()
+            self._cached = cached = entry.frame, self.decode(entry.frame)
+        return cached[1][held.index(position)].clone()
 
     def tensors(self) -> list[torch.Tensor]:
         """Decodes all tensors, in the archive's order; views share the elements of others."""

@@ -134,7 +134,7 @@ def _compress(options: argparse.Namespace, job: Job, output: Path | None) -> Arc
         job.source.unlink()
     (info,) = infos
     if options.json:
-        print_json({"file": str(job.source), "output": str(output), **tables.size_keys(info)})
+        print_json({"file": job.path, "output": str(output), **tables.size_keys(info)})
     else:
         shown = paths.STANDARD if output is None else output.name if job.root is None else output
         say(options, f"{shown}: {tables.size_line(info)}")

@@ -97,7 +97,7 @@ def _decompress(options: argparse.Namespace, job: Job, output: Path | None) -> N
     if options.rm and job.source is not None:
         job.source.unlink()
     if options.json:
-        print_json({"file": str(job.source), "output": str(output), **tables.size_keys(info)})
+        print_json({"file": job.path, "output": str(output), **tables.size_keys(info)})
     else:
         shown = paths.STANDARD if output is None else output.name if job.root is None else output
         say(options, f"{shown}: {info.raw_bytes:,} bytes of tensors")

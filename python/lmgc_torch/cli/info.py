@@ -32,6 +32,6 @@ def _info(options: argparse.Namespace, job: Job, several: bool) -> None:
     with paths.readable(job.source) as path, named_errors(job.name):
         info = ArchiveReader.open(path).info()
     if options.json:
-        print_json({"file": str(job.source), **tables.archive_keys(info)})
+        print_json({"file": job.path, **tables.archive_keys(info)})
         return
     print(f"{job.name}:\n{info}\n" if several else info)

@@ -32,6 +32,6 @@ def _list(options: argparse.Namespace, job: Job, several: bool) -> None:
     with paths.readable(job.source) as path, named_errors(job.name):
         info = ArchiveReader.open(path).info()
     if options.json:
-        print_json({"file": str(job.source), **tables.tensor_keys(info)})
+        print_json({"file": job.path, **tables.tensor_keys(info)})
         return
     print(f"{job.name}:\n{info.table()}\n" if several else info.table())

@@ -29,6 +29,11 @@ class Job:
     root: Path | None = None
 
     @property
+    def path(self) -> str:
+        """The input's path, or "-"."""
+        return STANDARD if self.source is None else str(self.source)
+
+    @property
     def name(self) -> str:
         """What messages call it."""
         if self.source is None:
@@ -54,15 +59,17 @@ def find(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Job]:
         elif not options.recursive:
             raise UsageError(f"{name} is a folder: -r takes folders, too")
         else:
-            # Links stay: what they name would not be replaced, but doubled.
-            jobs += [
-                Job(file, path)
-                for file in walk(path)
-                if file.name.endswith(suffixes) and not file.is_symlink()
-            ]
+            found = (file for file in walk(path) if file.name.endswith(suffixes))
+            jobs += [Job(file, path) for file in found if _is_input(options, file)]
     if len(jobs) > len({job.source for job in jobs}):
         raise UsageError("an input is named twice")
     return jobs
+
+
+def _is_input(options: argparse.Namespace, file: Path) -> bool:
+    # In place, an archive beside a link would double what the link leads to.
+    in_place = getattr(options, "output", STANDARD) is None
+    return file.is_file() and not (in_place and file.is_symlink())
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -104,6 +111,8 @@ def plan(
             result.append((job, None))
         elif os.path.isdir(out):
             result.append((job, Path(out) / rename(job)))
+        elif out.endswith(os.sep):
+            raise UsageError(f"there is no folder {out}")
         else:
             result.append((job, Path(out)))
     if out == STANDARD and len(jobs) != 1:
@@ -174,13 +183,17 @@ def copy_rest(root: Path, out: Path, taken: set[Path], *, overwrite: bool) -> li
         UsageError: One exists, and is not to be overwritten.
     """
     copies = []
-    out.mkdir(parents=True, exist_ok=True)
+    if not out.is_dir():
+        out.mkdir(parents=True)
+        shutil.copymode(root, out)
     for path in walk(root):
         target = out / path.relative_to(root)
         if path in taken:
             continue
         if path.is_dir() and not path.is_symlink():
-            target.mkdir(exist_ok=True)
+            if not target.is_dir():
+                target.mkdir()
+                shutil.copymode(path, target)
             continue
         if os.path.lexists(target):
             if not overwrite:
@@ -194,9 +207,11 @@ def copy_rest(root: Path, out: Path, taken: set[Path], *, overwrite: bool) -> li
 
 def copy(path: Path, target: Path) -> None:
     """Copies a file, its permissions and its time; of a link that leads nowhere the link."""
-    if path.is_dir() or not path.exists():
+    if path.is_symlink() and not path.is_file():
         target.symlink_to(os.readlink(path))
         return
+    if not path.is_file():
+        raise UsageError(f"{path} is neither a file nor a folder")
     with path.open("rb") as source:
         files.write_whole(
             target, lambda file: shutil.copyfileobj(source, file, 1 << 20), like=path.stat()
@@ -209,14 +224,14 @@ def readable(source: Path | None) -> Iterator[Path]:
     if source is not None and source.is_file():
         yield source
         return
-    with tempfile.NamedTemporaryFile(prefix="lmgc-") as spool:
+    with tempfile.TemporaryFile() as spool:  # it has no name, so that nothing can be left of it
         if source is None:
             shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
         else:
             with source.open("rb") as pipe:
                 shutil.copyfileobj(pipe, spool, 1 << 20)
         spool.flush()
-        yield Path(spool.name)
+        yield Path(f"/proc/self/fd/{spool.fileno()}")
 
 
 def stat_of(source: Path | None) -> os.stat_result | None:

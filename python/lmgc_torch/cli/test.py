@@ -48,10 +48,10 @@ def _test(options: argparse.Namespace, job: Job) -> None:
                 )
         except DataError as error:
             if options.json:
-                print_json({"file": str(job.source), "ok": False, "error": str(error)})
+                print_json({"file": job.path, "ok": False, "error": str(error)})
             raise
     if options.json:
-        print_json({"file": str(job.source), "ok": True, **tables.size_keys(info)})
+        print_json({"file": job.path, "ok": True, **tables.size_keys(info)})
     elif not options.quiet:
         print(f"{name}: ok, {tables.count_of(info)}, {tables.size_line(info)}")
         if options.verbose:
