@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import stat
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import DTYPES, all_identical, from_bytes, gradient, identical, python, to_bytes
+from helpers import DTYPES, all_identical, bits, from_bytes, gradient, identical, python, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +25,7 @@ from lmgc_torch import (
     PriorMismatchError,
     files,
     load_file,
+    reference,
     safe_open,
     save_file,
 )
@@ -169,6 +175,46 @@ def test_a_frame_is_what_the_operator_writes(path: Path, tensors: dict[str, torc
     (frame,) = (torch.ops.lmgc.compress([tensors["large"]]),)
     assert data[len(HEAD) :].startswith(to_bytes(frame))
     assert data.startswith(b"LMGA\x01\0\0\0")
+
+
+def test_a_reader_written_from_the_description(path: Path, tensors: dict[str, torch.Tensor]):
+    """docs/archive.md once more, and the decoder in plain Python for the frames."""
+    data = path.read_bytes()
+    offset, size, plain_size, digest, end = struct.unpack("<QQQ32s8s", data[-64:])
+    assert (data[:8], end) == (b"LMGA\x01\0\0\0", b"LMGA\0END")
+    assert offset + size == len(data) - 64
+    assert hashlib.sha256(data[offset:-64]).digest() == digest
+    plain = zlib.decompress(data[offset:-64])
+    assert len(plain) == plain_size
+    index = json.loads(plain)
+    at = 8
+    decoded = []
+    for length, checksum in index["frames"]:
+        frame = data[at : at + length]
+        header = int.from_bytes(frame[6:10], "little")
+        assert int(checksum, 16) == int.from_bytes(frame[header - 8 : header], "little")
+        decoded.append(reference.decode(frame))
+        at += length
+    assert at == offset
+    for entry in index["tensors"]:
+        expected = tensors[entry["name"]]
+        tensor = decoded[entry["frame"]].pop(0)
+        assert tensor.dtype == str(expected.dtype).removeprefix("torch.")
+        assert tensor.shape == tuple(expected.shape)
+        assert tensor.data == bytes(bits(expected).tolist())
+    assert not any(decoded)
+    assert index["metadata"] == {"step": "7", "mood": "bright ☀"}
+    with safe_open(path) as f:
+        assert f._open().index.identity == digest.hex()
+
+
+def test_threads_share_an_open_archive(tmp_path: Path):
+    tensors = {str(i): torch.full((9000,), i) for i in range(300)}  # three shared frames
+    save_file(tensors, tmp_path / "a.lmgc", method="planes")
+    with safe_open(tmp_path / "a.lmgc") as f, ThreadPoolExecutor(4) as pool:
+        names = [str(73 * i % 300) for i in range(60)]
+        for name, tensor in zip(names, pool.map(f.get_tensor, names), strict=True):
+            assert torch.equal(tensor, tensors[name])
 
 
 def test_equal_tensors_give_equal_bytes(tmp_path: Path, tensors: dict[str, torch.Tensor]):

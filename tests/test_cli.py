@@ -93,13 +93,15 @@ def test_interrupted(tmp_path: Path, prior: Prior, prior_file: Path, number: int
     assert files(tmp_path) == {"long.lmgc"}
 
 
-def test_a_reader_that_goes_away(pt: Path):
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_a_reader_that_goes_away(pt: Path, command: str):
     torch.save(gradient(1000, 1000), pt)
-    process = subprocess.Popen(
-        [*LMGC, "compress", "-q", "-m", "raw", pt, "-o", "-"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    arguments = [*LMGC, command, "-q", pt, "-o", "-"]
+    if command == "compress":
+        arguments += ["-m", "raw"]
+    else:
+        lmgc_torch.save(gradient(1000, 1000), pt, method="raw")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=120) == 1

@@ -49,8 +49,8 @@ def save_file(
 ) -> None:
     """Writes a dict of tensors to an archive.
 
-    The file appears when it is complete, in place of one of that name. Memory for the largest
-    tensor's frame is needed beside the tensors.
+    The file appears when it is complete, in place of one of that name. Memory for a few times the
+    largest tensor is needed beside the tensors.
 
     Args:
         tensors: Tensors by name, as `lmgc_torch.compress` takes them; they may lie on different

@@ -21,8 +21,8 @@ def save(
 ) -> None:
     """Writes an object that holds tensors to an archive, a whole checkpoint for example.
 
-    The file appears when it is complete, in place of one of that name. Memory for the largest
-    tensor's frame is needed beside the object.
+    The file appears when it is complete, in place of one of that name. Memory for a few times the
+    largest tensor is needed beside the object.
 
     Args:
         obj: Tensors and parameters in dicts, lists, tuples, with numbers, texts, None and torch's

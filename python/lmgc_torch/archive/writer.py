@@ -35,8 +35,8 @@ BYTES_OF_A_TENSOR = 1 << 8
 class ArchiveWriter:
     """Writes tensors to a file that need not seek, a pipe for example.
 
-    At a time it holds the largest tensor, its frame, and a group of small tensors; what is added
-    must not change before `finish`. Without `finish` what was written is no archive.
+    It needs memory for one frame at a time, and keeps a group of small tensors; what is added must
+    not change before `finish`. Without `finish` what was written is no archive.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ def compress_file(
 ) -> ArchiveInfo:
     """Writes an archive of a file of tensors.
 
-    Memory is needed for about twice the largest tensor.
+    Memory is needed for a few times the largest tensor, whatever the size of all.
 
     Args:
         content: What `read` read.
@@ -83,7 +83,7 @@ def default_format(reader: ArchiveReader) -> Format:
 def decompress_file(reader: ArchiveReader, output: BinaryIO, format_: Format, name: str) -> None:
     """Writes the file of tensors that an archive was made of, or one of the other format.
 
-    A .safetensors file needs memory for about the largest tensor, a .pt file for all of them.
+    A .safetensors file needs memory for a few times the largest tensor, a .pt file for all of them.
 
     Args:
         reader: The archive.
