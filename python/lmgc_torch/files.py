@@ -58,7 +58,7 @@ def write_bytes(file: BinaryIO, tensor: torch.Tensor) -> None:
 
 def write_whole(
     path: str | os.PathLike[str] | None,
-    write: Callable[[BinaryIO], None],
+    write: Callable[[BinaryIO], object],
     *,
     like: os.stat_result | None = None,
 ) -> None:

@@ -30,6 +30,7 @@ from lmgc_torch.checkpoints import (
     read,
     verify_file,
 )
+from lmgc_torch.checkpoints.folder import copy, copy_rest
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import for_each, named_errors, print_json, progress, say, set_up
@@ -61,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     planned = paths.plan(options, jobs, _rename)
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
-        for copy in paths.copy_rest(root, Path(options.output), taken, overwrite=options.force):
+        for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
             if options.verbose:
-                say(options, f"{copy}: copied")
+                say(options, f"{copied}: copied")
     total = _Total()
 
     def work(item: tuple[Job, Path | None]) -> None:
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
                 return
             target = Path(options.output) / job.source.relative_to(job.root)
             paths.check_output(target, None, overwrite=options.force)
-            paths.copy(job.source, target)
+            copy(job.source, target)
             say(options, f"copied as it is: {error}")
             return
         total.files += 1

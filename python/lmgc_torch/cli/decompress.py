@@ -24,6 +24,7 @@ from lmgc_torch.checkpoints import (
     decompress_file,
     default_format,
 )
+from lmgc_torch.checkpoints.folder import copy_rest
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import for_each, named_errors, print_json, progress, say, set_up
@@ -48,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
     planned = paths.plan(options, jobs, lambda job: _rename(options, job))
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
-        for copy in paths.copy_rest(root, Path(options.output), taken, overwrite=options.force):
+        for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
             if options.verbose:
-                say(options, f"{copy}: copied")
+                say(options, f"{copied}: copied")
     return for_each(options, planned, lambda item: _decompress(options, *item))
 
 

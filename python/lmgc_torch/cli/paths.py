@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lmgc_torch import files
 from lmgc_torch.checkpoints import UsageError
+from lmgc_torch.checkpoints.folder import walk
 
 STANDARD = "-"
 
@@ -70,14 +70,6 @@ def _is_input(options: argparse.Namespace, file: Path) -> bool:
     # In place, an archive beside a link would double what the link leads to.
     in_place = getattr(options, "output", STANDARD) is None
     return file.is_file() and not (in_place and file.is_symlink())
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yields all that is in a folder and its folders, in the order of names; links as they are."""
-    for path in sorted(folder.iterdir()):
-        yield path
-        if path.is_dir() and not path.is_symlink():
-            yield from walk(path)
 
 
 def plan(
@@ -171,51 +163,6 @@ def mirrored(options: argparse.Namespace) -> Path | None:
     if out.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"{out} lies within {root}")
     return root
-
-
-def copy_rest(root: Path, out: Path, taken: set[Path], *, overwrite: bool) -> list[Path]:
-    """Makes the folders of `root` in `out`, and copies the files that are not `taken`.
-
-    Returns:
-        The copies.
-
-    Raises:
-        UsageError: One exists, and is not to be overwritten.
-    """
-    copies = []
-    if not out.is_dir():
-        out.mkdir(parents=True)
-        shutil.copymode(root, out)
-    for path in walk(root):
-        target = out / path.relative_to(root)
-        if path in taken:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            if not target.is_dir():
-                target.mkdir()
-                shutil.copymode(path, target)
-            continue
-        if os.path.lexists(target):
-            if not overwrite:
-                raise UsageError(f"{target} exists already: overwrite it with -f")
-            if target.is_symlink() or path.is_symlink():
-                target.unlink()
-        copy(path, target)
-        copies.append(target)
-    return copies
-
-
-def copy(path: Path, target: Path) -> None:
-    """Copies a file, its permissions and its time; of a link that leads nowhere the link."""
-    if path.is_symlink() and not path.is_file():
-        target.symlink_to(os.readlink(path))
-        return
-    if not path.is_file():
-        raise UsageError(f"{path} is neither a file nor a folder")
-    with path.open("rb") as source:
-        files.write_whole(
-            target, lambda file: shutil.copyfileobj(source, file, 1 << 20), like=path.stat()
-        )
 
 
 @contextlib.contextmanager
