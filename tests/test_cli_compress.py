@@ -11,7 +11,7 @@ from pathlib import Path
 import prior_modules
 import pytest
 import torch
-from command_line import files, holds, lmgc
+from command_line import files, holds
 from helpers import equal, gradient, write_prior
 from lm_priors import paying
 
@@ -123,11 +123,11 @@ def test_verbose(run, pt: Path, tensors: dict[str, torch.Tensor]):
     assert all(name in messages for name in tensors)
 
 
-def test_named_pipes(pt: Path, tmp_path: Path, tensors: dict[str, torch.Tensor]):
+def test_named_pipes(run, pt: Path, tmp_path: Path, tensors: dict[str, torch.Tensor]):
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cp", pt, tmp_path / "pipe"]):
-        lmgc("compress", tmp_path / "pipe", "-o", tmp_path / "a.pt.lmgc")
-    lmgc("decompress", tmp_path / "a.pt.lmgc")
+        run("compress", tmp_path / "pipe", "-o", tmp_path / "a.pt.lmgc")
+    run("decompress", tmp_path / "a.pt.lmgc")
     assert holds(tmp_path / "a.pt", tensors)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import files
+from command_line import files, holds
 from helpers import equal, frame_by_hand, gradient, identical, to_bytes
 
 import lmgc_torch
@@ -68,6 +68,18 @@ def test_what_safetensors_cannot_hold(run, tmp_path: Path, content: object, code
     _, messages = run(*arguments, code=code)
     assert says in messages
     assert files(tmp_path) == {"a.pt", "a.pt.lmgc"}
+
+
+def test_formats_are_told_by_content(run, tmp_path: Path, tensors: dict[str, torch.Tensor]):
+    """A .bin file may be one of safetensors, and a .safetensors file one of torch.save."""
+    paths = tmp_path / "pytorch_model.bin", tmp_path / "model.safetensors"
+    safetensors_torch.save_file(tensors, paths[0])
+    torch.save(tensors, paths[1])
+    original = paths[0].read_bytes()
+    run("compress", "--rm", *paths)
+    run("decompress", "--rm", *(f"{path}.lmgc" for path in paths))
+    assert paths[0].read_bytes() == original
+    assert holds(paths[1], tensors)
 
 
 def test_archives_of_the_python_face(run, tmp_path: Path, tensors: dict[str, torch.Tensor]):

@@ -14,6 +14,7 @@ import torch
 
 from lmgc_torch.errors import CorruptArchiveError
 
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 MOST_DEPTH = 64
 """Levels of an object, so that reading one never meets the limit of recursions."""
 _SMALL_INT = 2**53
@@ -257,10 +258,9 @@ class _Decoder:
 
 
 def _dtype(name: Any) -> torch.dtype:
-    dtype = getattr(torch, name) if isinstance(name, str) and name.isidentifier() else None
-    if not isinstance(dtype, torch.dtype):
+    if not isinstance(name, str) or name not in _DTYPES:
         raise ValueError(f"{name!r} is unknown to this torch")
-    return dtype
+    return _DTYPES[name]
 
 
 def _size(items: list[Any]) -> torch.Size:

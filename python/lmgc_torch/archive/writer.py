@@ -1,7 +1,7 @@
 """Writes an archive to a stream, frame by frame."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import torch
@@ -173,12 +173,16 @@ class _Group:
         self.bytes = 0
 
 
-def add_tensors(writer: ArchiveWriter, tensors: list[tuple[str, torch.Tensor]]) -> None:
-    """Adds named tensors, those that share their elements once."""
+def add_tensors(
+    writer: ArchiveWriter,
+    tensors: Sequence[tuple[str, torch.Tensor]],
+    device: torch.device | str | None = None,
+) -> None:
+    """Adds named tensors, those that share their elements once; moves them to `device` before."""
     views = find_views([tensor for _, tensor in tensors])
     for (name, tensor), view in zip(tensors, views, strict=True):
         if view is None:
-            writer.add(name, tensor)
+            writer.add(name, tensor if device is None else tensor.to(device))
         else:
             writer.add_view(name, view.of, view.geometry)
 

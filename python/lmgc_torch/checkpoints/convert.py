@@ -13,7 +13,7 @@ from lmgc_torch.archive.container import is_archive, is_frame
 from lmgc_torch.archive.info import ArchiveInfo, format_of
 from lmgc_torch.archive.reader import ArchiveReader
 from lmgc_torch.archive.sharing import find_views
-from lmgc_torch.archive.writer import ArchiveWriter
+from lmgc_torch.archive.writer import ArchiveWriter, add_tensors
 from lmgc_torch.checkpoints import pt, safetensors
 from lmgc_torch.checkpoints.content import Content, DataError, NoTensorsError
 
@@ -59,12 +59,7 @@ def compress_file(
         **options: More of `lmgc_torch.compress`.
     """
     writer = ArchiveWriter(output, method=method, prior=prior, progress=progress, **options)
-    views = find_views([tensor for _, tensor in content.tensors])
-    for (name, tensor), view in zip(content.tensors, views, strict=True):
-        if view is None:
-            writer.add(name, tensor.to(device))
-        else:
-            writer.add_view(name, view.of, view.geometry)
+    add_tensors(writer, content.tensors, device)
     return writer.finish(metadata=content.metadata, object=content.object, file=content.file)
 
 

@@ -101,7 +101,7 @@ def _rename(job: Job) -> str:
 
 
 def _compress(options: argparse.Namespace, job: Job, output: Path | None) -> ArchiveInfo:
-    paths.check_output(output, job.source, overwrite=options.force)
+    paths.check_output(output, job.source, overwrite=options.force, remove=options.rm)
     name = job.name
     infos: list[ArchiveInfo] = []
     with paths.readable(job.source) as path:

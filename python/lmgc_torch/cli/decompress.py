@@ -73,7 +73,7 @@ def _rename(options: argparse.Namespace, job: Job) -> str:
 
 
 def _decompress(options: argparse.Namespace, job: Job, output: Path | None) -> None:
-    paths.check_output(output, job.source, overwrite=options.force)
+    paths.check_output(output, job.source, overwrite=options.force, remove=options.rm)
     name = job.name
     with paths.readable(job.source) as path:
         with named_errors(name):
@@ -86,9 +86,11 @@ def _decompress(options: argparse.Namespace, job: Job, output: Path | None) -> N
                 path, device=options.device, prior=options.prior, progress=advance
             )
             format_ = default_format(reader)
-            if output is not None and output.name.endswith(SAFETENSORS_SUFFIX):
+            # A name that was not chosen is that of the original, whatever format that had.
+            chosen = job.root is None and options.output is not None
+            if chosen and options.output.endswith(SAFETENSORS_SUFFIX):
                 format_ = "safetensors"
-            elif output is not None and output.name.endswith(PT_SUFFIXES):
+            elif chosen and options.output.endswith(PT_SUFFIXES):
                 format_ = "pt"
             files.write_whole(
                 output,

@@ -126,12 +126,20 @@ def plan(
     return result
 
 
-def check_output(output: Path | None, source: Path | None, *, overwrite: bool) -> None:
+def check_output(
+    output: Path | None, source: Path | None, *, overwrite: bool, remove: bool = False
+) -> None:
     """Raises an error if an output must not be written.
 
+    Args:
+        output: The output.
+        source: The input, if any.
+        overwrite: Whether an output that exists may be overwritten.
+        remove: Whether the input shall be removed in the end.
+
     Raises:
-        UsageError: It exists and is not to be overwritten, is a folder or the input, or lies in
-            none.
+        UsageError: It exists and is not to be overwritten, is a folder or the input, lies in no
+            folder, or keeps nothing of an input that shall be removed.
     """
     if output is None:
         return
@@ -141,6 +149,8 @@ def check_output(output: Path | None, source: Path | None, *, overwrite: bool) -
         raise UsageError(f"there is no folder {output.parent}")
     if source is not None and output.exists() and output.samefile(source):
         raise UsageError(f"{output} is the input itself")
+    if remove and output.exists() and not output.is_file():
+        raise UsageError(f"{output} is no file that keeps what is written to it: leave out --rm")
     if output.is_file() and not overwrite:
         raise UsageError(f"{output} exists already: choose another name, or overwrite it with -f")
 
