@@ -130,6 +130,7 @@ def test_the_script_is_installed():
         ("compress", "-r", "{folder}", "-o", "{folder}/inner"),
         ("compress", "-r", "{folder}", "-o", "{pt}"),
         ("compress", "-r", "{folder}", "-o", "-"),
+        ("compress", "-r", "{folder}", "{pt}", "-o", "/tmp/none"),
         ("compress", "--rm", "-r", "{folder}", "-o", "/tmp/none"),
         ("compress", "--rm", "-k", "{pt}"),
         ("compress", "-q", "-v", "{pt}"),

@@ -92,6 +92,10 @@ def test_several_files(run, pt: Path, tensors: dict[str, torch.Tensor], tmp_path
     run("decompress", f"{pt}.lmgc", tmp_path / "other.pt.lmgc", "-o", tmp_path / "out")
     assert files(tmp_path / "out") == {"model.pt", "other.pt"}
     assert holds(tmp_path / "out" / "model.pt", tensors)
+    _, messages = run("compress", "-f", tmp_path / "none.pt", tmp_path, pt, code=2)
+    assert "there is no file" in messages
+    assert "is a folder" in messages
+    assert "model.pt.lmgc: " in messages
     _, messages = run("compress", "-f", pt, tmp_path / "other.pt", "-o", tmp_path / "a", code=2)
     assert "names a folder" in messages
     run("compress", pt, "-o", tmp_path / "out")

@@ -45,22 +45,16 @@ def find(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Job]:
     """Returns the inputs: the files that are named, and those of a suffix in the folders.
 
     Raises:
-        UsageError: One does not exist, is a folder without -r, or is there twice.
+        UsageError: One is there twice.
     """
     jobs: list[Job] = []
     for name in options.files:
         path = Path(name)
-        if name == STANDARD:
-            jobs.append(Job(None))
-        elif not path.exists():
-            raise UsageError(f"there is no file {name}")
-        elif not path.is_dir():
-            jobs.append(Job(path))
-        elif not options.recursive:
-            raise UsageError(f"{name} is a folder: -r takes folders, too")
-        else:
+        if name != STANDARD and options.recursive and path.is_dir():
             found = (file for file in walk(path) if file.name.endswith(suffixes))
             jobs += [Job(file, path) for file in found if _is_input(options, file)]
+        else:
+            jobs.append(Job(None if name == STANDARD else path))
     if len(jobs) > len({job.source for job in jobs}):
         raise UsageError("an input is named twice")
     return jobs
@@ -88,7 +82,6 @@ def plan(
     if options.rm and any(job.source is None for job in jobs):
         raise UsageError("standard input cannot be removed: leave out --rm")
     out = options.output
-    roots = {job.root for job in jobs}
     result: list[tuple[Job, Path | None]] = []
     for job in jobs:
         if out is None:
@@ -109,8 +102,6 @@ def plan(
             result.append((job, Path(out)))
     if out == STANDARD and len(jobs) != 1:
         raise UsageError("standard output takes one file")
-    if out is not None and len(roots) > 1:
-        raise UsageError("-o takes the output of one folder, or of files")
     if any(output is None for _, output in result):
         if options.rm:
             raise UsageError("standard output may go anywhere: leave out --rm")
@@ -161,11 +152,12 @@ def mirrored(options: argparse.Namespace) -> Path | None:
     Raises:
         UsageError: The other one is part of it, is a file, or --rm is given.
     """
-    if not options.recursive or options.output is None or len(options.files) != 1:
+    folders = [Path(name) for name in options.files if options.recursive and Path(name).is_dir()]
+    if options.output is None or not folders:
         return None
-    root, out = Path(options.files[0]), Path(options.output)
-    if not root.is_dir():
-        return None
+    if len(options.files) > 1:
+        raise UsageError("-o takes the output of one folder, or of files")
+    root, out = folders[0], Path(options.output)
     if options.output == STANDARD or (out.exists() and not out.is_dir()):
         raise UsageError(f"{options.output} is no folder")
     if options.rm:
@@ -177,10 +169,18 @@ def mirrored(options: argparse.Namespace) -> Path | None:
 
 @contextlib.contextmanager
 def readable(source: Path | None) -> Iterator[Path]:
-    """Yields a file that can be mapped: standard input and pipes are written to one first."""
+    """Yields a file that can be mapped: standard input and pipes are written to one first.
+
+    Raises:
+        UsageError: The input does not exist, or is a folder.
+    """
     if source is not None and source.is_file():
         yield source
         return
+    if source is not None and source.is_dir():
+        raise UsageError(f"{source} is a folder: -r takes folders, too")
+    if source is not None and not source.exists():
+        raise UsageError(f"there is no file {source}")
     with tempfile.TemporaryFile() as spool:  # it has no name, so that nothing can be left of it
         if source is None:
             shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
