@@ -43,6 +43,22 @@ def test_single_frames(run, tmp_path: Path, kind: str):
         assert identical(safetensors_torch.load_file(tmp_path / "a.safetensors")["w"], gradient(10))
 
 
+def test_a_frame_that_needs_the_one_before_it(run, tmp_path: Path):
+    past = lmgc_torch.PastFrame()
+    steps = [
+        {"w": gradient(90, 4, seed=1) @ gradient(4, 70, seed=2) * (1 + step)} for step in (0, 1)
+    ]
+    _, frame = (lmgc_torch.compress(step, method="lowrank", past=past) for step in steps)
+    assert lmgc_torch.info(frame).needs_past
+    (tmp_path / "a.lmgc").write_bytes(to_bytes(frame))
+    out, _ = run("info", tmp_path / "a.lmgc")
+    assert "needs the frame before it" in out
+    for command in ("test", "decompress"):
+        _, messages = run(command, tmp_path / "a.lmgc", code=1)
+        assert "refers to the one before it" in messages
+    assert files(tmp_path) == {"a.lmgc"}
+
+
 @pytest.mark.parametrize("file", ["3", '{"format":"zip"}', '{"format":"pt","metadata":7}'])
 def test_frames_with_other_metadata(run, tmp_path: Path, file: str):
     metadata = b'{"lmgc":1,"names":[],"file":' + file.encode() + b"}"

@@ -1,17 +1,20 @@
 // The frame: self-contained compressed bytes of a list of tensors. docs/format.md specifies it;
 // this is its header.
 //
-//   header   magic, version, flags, size, metadata, [prior block], one record a tensor, checksums
+//   header   magic, version, flags, size, metadata, [prior block], [past], one record a tensor,
+//            checksums
 //   payload  one section a tensor, in order
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/float_format.h"
 #include "core/serialize.h"
+#include "core/short_floats.h"
 #include "core/status.h"
 #include "core/windows.h"
 
@@ -31,6 +34,8 @@ enum class Method : std::uint8_t {
 };
 inline constexpr int methods = 6;
 const char* name(Method method);  // "unknown" for a code that is not a Method
+// Whether the fixed serializer is what it uses: scale, lowrank, lm.
+bool is_fixed(Method method);
 
 // What a decoder must agree on with the encoder before it may run a language model.
 struct PriorBlock {
@@ -47,9 +52,12 @@ struct PriorBlock {
 struct TensorRecord {
   DType dtype = DType::float32;
   Method method = Method::raw;
+  Spare spare;  // of the elements, where is_fixed(method); else without effect
   std::vector<std::int64_t> sizes;
   std::uint32_t data_checksum = 0;  // low half of checksum() of the decoded bytes
   std::uint64_t section_size = 0;
+
+  bool has_short_floats() const { return is_fixed(method) && spare.any(); }
 
   // Derived, checked to fit std::int64_t when parsed.
   std::int64_t elements = 0;
@@ -60,11 +68,13 @@ struct TensorRecord {
 struct FrameHeader {
   bool has_prior = false;
   PriorBlock prior;
-  std::string metadata;  // the caller's, opaque here
+  std::optional<std::uint64_t> past;  // the identity of the frame that sections refer to
+  std::string metadata;               // the caller's, opaque here
   std::vector<TensorRecord> tensors;
   std::uint64_t payload_checksum = 0;
   std::uint64_t header_size = 0;  // set by parse_header
   std::uint8_t version = 0;       // likewise; write_header writes the required one
+  std::uint64_t identity = 0;     // likewise: the header's checksum, which covers the payload's
 };
 
 // The oldest version of the format that can express the frame: decoders that know no more read it.

@@ -11,7 +11,7 @@ The same operators are there as ``torch.ops.lmgc`` once this is imported.
 
 import contextlib
 
-from lmgc_torch import _library, export
+from lmgc_torch import _library, export, near_lossless
 from lmgc_torch.api import compress, decompress, info
 from lmgc_torch.archive import load, load_file, safe_open, save, save_file
 from lmgc_torch.errors import (
@@ -19,9 +19,11 @@ from lmgc_torch.errors import (
     CorruptArchiveError,
     CorruptFrameError,
     LmgcError,
+    PastMismatchError,
     PriorMismatchError,
 )
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
+from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
 from lmgc_torch.warm_start import WarmStart
@@ -31,10 +33,10 @@ __version__ = "0.1.0"
 __all__ = ["__version__"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
 __all__ += ["save_file", "load_file", "safe_open", "save", "load"]
-__all__ += ["Prior", "WarmStart", "export"]
+__all__ += ["Prior", "WarmStart", "PastFrame", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
 __all__ += ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
-__all__ += ["PriorMismatchError", "CommunicationError"]
+__all__ += ["PriorMismatchError", "PastMismatchError", "CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.

@@ -9,8 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from lmgc_torch.errors import PriorMismatchError
-from lmgc_torch.reference_common import BitReader, ByteReader, ElementType, Matrix, refuse
-from lmgc_torch.reference_fixed import Bin, Factor, Section, join, join_factor
+from lmgc_torch.reference_common import (
+    WHOLE,
+    BitReader,
+    ByteReader,
+    ElementType,
+    Matrix,
+    Spare,
+    refuse,
+)
+from lmgc_torch.reference_factors import Factor, join_factor
+from lmgc_torch.reference_fixed import Bin, Section, join
 from lmgc_torch.reference_mixture import (
     EDGE,
     ESCAPE,
@@ -287,6 +296,7 @@ class LmSection(Section):
         model: The prior.
         max_context: Of the prior, in tokens.
         coder: Decodes the digits of a lane.
+        spare: Of its tensor's elements.
     """
 
     def __init__(
@@ -297,13 +307,14 @@ class LmSection(Section):
         model: Model,
         max_context: int,
         coder: Callable[[bytes], Coder],
+        spare: Spare = WHOLE,
     ) -> None:
         fields = ByteReader(section)
         flags = fields.unsigned(1)
         if flags > 63:
             refuse("flags that are unknown")
         predicted = bool(flags & PREDICTED)
-        super().__init__(fields, flags % PREDICTED, sizes, element, predicted)
+        super().__init__(fields, flags % PREDICTED, sizes, element, predicted, spare)
         unknown = set(model.names) - FEATURES
         if unknown:
             raise PriorMismatchError(f"method lm has no context feature {unknown.pop()!r}")
@@ -340,7 +351,7 @@ class LmSection(Section):
         known = [Known(FACTOR, clamp(width, -16, 15), 16) for width, _ in shapes]
         entries: list[int] = []
         for symbol, tail in self.symbols(stream, Geometry(factor.lines, taps), known):
-            entries.append(join_factor(symbol, shapes[len(entries)][1], tail))
+            entries.append(join_factor(symbol, 0, shapes[len(entries)][1], tail))
         factor.entries = [entries[i :: factor.lines] for i in range(factor.lines)]
 
     def known(self, row: int, column: int, own: Bin) -> Known:

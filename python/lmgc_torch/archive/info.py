@@ -24,6 +24,8 @@ class ArchiveInfo(Sizes):
         header_bytes: The part of it that is not the tensors' own: the frames' headers, the index.
         index_bytes: The part of that that is not in frames.
         priors: What the frames say of the priors that they need.
+        needs_past: Whether a frame decompresses only after the one before it in a sequence, as the
+            frames of a `PastFrame` do; archives that this library writes have none.
         metadata: Texts by key; None if there are none.
         identity: SHA-256 of the index, in hexadecimal digits; of a frame an empty text.
     """
@@ -37,6 +39,7 @@ class ArchiveInfo(Sizes):
     header_bytes: int
     index_bytes: int
     priors: tuple[dict[str, Any], ...]
+    needs_past: bool
     metadata: dict[str, str] | None
     identity: str
 
@@ -68,6 +71,7 @@ class ArchiveInfo(Sizes):
             header_bytes=headers + size - in_frames,
             index_bytes=size - in_frames,
             priors=tuple(priors),
+            needs_past=any(info.needs_past for info in infos),
             metadata=index.metadata,
             identity=index.identity,
         )
@@ -95,6 +99,8 @@ class ArchiveInfo(Sizes):
         ]
         for prior in self.priors:
             lines.append("prior: " + ", ".join(f"{key} {value}" for key, value in prior.items()))
+        if self.needs_past:
+            lines.append("needs the frame before it")
         for key, text in (self.metadata or {}).items():
             lines.append(f"metadata: {printable(key)} = {printable(text)}")
         if self.identity:

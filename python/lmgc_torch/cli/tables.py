@@ -41,6 +41,7 @@ def archive_keys(info: ArchiveInfo) -> dict[str, Any]:
         "index_bytes": info.index_bytes,
         "sections": info.sections,
         "priors": list(info.priors),
+        "needs_past": info.needs_past,
         "metadata": info.metadata,
         "identity": info.identity,
     }
