@@ -208,7 +208,9 @@ class RandomSection:
                 self.side.put_flags(dead)
         self.row_weights, self.column_weights = [0] * rows, [0] * columns
         self.bound = 0
-        self.top = generator.randrange(self.form.least - self.form.mantissa - 4, bias + 4)
+        most = bias + spare.exponents + 4
+        least = min(self.form.least - self.form.mantissa - 4, most - 1)
+        self.top = generator.randrange(least, most)
         if predicted:
             self.choose_factors(rows, columns)
         self.choose_scales(rows, columns)

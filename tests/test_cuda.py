@@ -29,6 +29,15 @@ from lm_priors import SeenPrior, loaded, low_rank, paying, with_dead_lines
 
 from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, decompress, info
 from lmgc_torch import prior as prior_module
+from lmgc_torch.near_lossless import (
+    AbsoluteBound,
+    BlockBits,
+    KeepBits,
+    Loss,
+    RelativeBound,
+    Threshold,
+    TopK,
+)
 
 pytestmark = pytest.mark.cuda
 
@@ -435,3 +444,28 @@ def test_compile():
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         frame = torch.compile(function, backend="aot_eager", fullgraph=True)(x)
     assert torch.equal(frame, function(x))
+
+
+# ---- short floats and tunable loss ---------------------------------------------------------------
+
+LOSSES = [
+    KeepBits(3),
+    RelativeBound(0.01),
+    AbsoluteBound(1e-3),
+    BlockBits(6, 32),
+    BlockBits(4),
+    TopK(0.1),
+    Threshold(0.01),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_loss_is_the_same(loss: Loss, dtype: torch.dtype, prior: Prior, cuda_prior: Prior):
+    generator = torch.Generator().manual_seed(3)
+    any_bits = torch.randint(0, 256, (3000 * dtype.itemsize,), generator=generator).byte()
+    tensors = [from_bytes(to_bytes(any_bits), dtype, (50, 60)), gradient(40, 70).to(dtype)]
+    rounded = loss(tensors)
+    assert all_identical([tensor.cpu() for tensor in loss([t.cuda() for t in tensors])], rounded)
+    for method in ("scale", "lowrank", "planes"):
+        check(rounded, (prior, cuda_prior), method=method)

@@ -588,8 +588,8 @@ def golden_prior(tmp_path_factory: pytest.TempPathFactory) -> PriorOf:
     return prior_of
 
 
-def golden_tensors(name: str) -> list[Tensor]:
-    data = (GOLDEN / f"{name}.raw").read_bytes()
+def golden_tensors(name: str, suffix: str = "raw") -> list[Tensor]:
+    data = (GOLDEN / f"{name}.{suffix}").read_bytes()
     tensors = []
     for type_name, shape, _ in INDEX[name]["tensors"]:
         dtype = getattr(torch, type_name)
@@ -616,16 +616,22 @@ def test_golden_frames_decode(name: str, golden_prior: PriorOf):
         past, plain_past = PastFrame(), ref.Past()
         decompress(before.read_bytes(), past=past)
         ref.decode(before.read_bytes(), past=plain_past)
-    back = decompress(frame, prior=prior.operators, past=past)
+    known = None
+    if (GOLDEN / f"{name}.reference").exists():
+        known = golden_tensors(name, "reference")
+    back = decompress(frame, prior=prior.operators, past=past, reference=known)
     assert helpers.all_identical(back, tensors)
-    assert [one.data for one in ref.decode(frame, prior.module, plain_past)] == [
+    known_bytes = [to_bytes(bits(tensor)) for tensor in known or []]
+    assert [one.data for one in ref.decode(frame, prior.module, plain_past, known_bytes)] == [
         to_bytes(bits(tensor)) for tensor in tensors
     ]
     about = [tensor.method for tensor in info(frame).tensors]
     assert about == [method for _, _, method in INDEX[name]["tensors"]]
 
 
-@pytest.mark.parametrize("name", [n for n in INDEX if "lowrank" not in n and "past" not in n])
+@pytest.mark.parametrize(
+    "name", [n for n in INDEX if not {"lowrank", "past", "reference"} & set(n.split("_"))]
+)
 def test_golden_frames_are_written_again(name: str, golden_prior: PriorOf):
     """Not a promise of the format: a better encoder may change this, and then says so here.
 

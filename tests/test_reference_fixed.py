@@ -10,7 +10,7 @@ import torch
 from helpers import FLOATS, Record, bits, frame_by_hand, to_bytes
 from sections_by_hand import RandomSection
 
-from lmgc_torch import decompress
+from lmgc_torch import CorruptFrameError, decompress
 from lmgc_torch import reference as ref
 from lmgc_torch import reference_frame as ref_frame
 from lmgc_torch.reference_common import WHOLE, Spare
@@ -56,3 +56,42 @@ def some_spare(generator: random.Random, dtype: torch.dtype) -> Spare:
         generator.randrange(1, element.mantissa_bits - 2),
         generator.choice([0, 1, generator.randrange(most + 1), most]),
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "spare"),
+    [
+        (1, "scale", (3, 0)),
+        (2, "scale", (3, 0)),
+        (3, "scale", (0, 0)),
+        (3, "scale", (0, 5)),
+        (3, "scale", (21, 0)),
+        (3, "scale", (3, 254)),
+        (3, "scale", (3, 2**40)),
+        (3, "scale", (255, 0)),
+        (3, "planes", (3, 0)),
+        (3, "raw", (3, 0)),
+    ],
+)
+def test_impossible_spares_are_refused(version: int, method: str, spare: tuple[int, int]):
+    """By the header alone: the section would be one of these floats."""
+    made = RandomSection(random.Random(1), torch.float32, False)
+    code = ref_frame.METHODS.index(method)
+    record = Record(made.sizes, made.section, 2, code, spare=spare)
+    frame = frame_by_hand([record], version=version)
+    with pytest.raises(CorruptFrameError):
+        ref_frame.read_header(frame)
+    with pytest.raises(CorruptFrameError, match="header"):
+        decompress(frame)
+
+
+def test_any_spare_that_is_told_decodes_or_is_refused():
+    """A section of whole floats that is said to be one of short ones: data of the right size, or an
+    error; the checksum is that of neither."""
+    made = RandomSection(random.Random(2), torch.float32, False)
+    for spare in [(1, 0), (1, 253), (20, 0), (20, 253), (9, 100)]:
+        record = Record(made.sizes, made.section, 2, 3, spare=spare)
+        frame = frame_by_hand([record], version=3)
+        for decode in (decompress, ref.decode):
+            with pytest.raises(CorruptFrameError):
+                decode(frame)

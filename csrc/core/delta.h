@@ -6,6 +6,7 @@
 // place, and neither number has to have the other's precision.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/fixed.h"
@@ -14,13 +15,14 @@
 namespace lmgc {
 
 inline constexpr std::uint32_t delta_one = 1u << 16;  // of a reference's factor
+inline constexpr std::uint32_t most_delta_factor = 2 * delta_one - 1;
 
 // What is told of the reference, and where it is.
 struct Reference {
   bool is_there = false;
-  std::uint32_t checksum = 0;         // low half of checksum() of its bytes
-  std::uint32_t factor = delta_one;   // elements are about this many 65536ths of its own
-  const void* words = nullptr;        // its live matrix, in the format that is coded
+  std::uint32_t checksum = 0;        // low half of checksum() of its bytes
+  std::uint32_t factor = delta_one;  // elements are about this many 65536ths of its own
+  const void* words = nullptr;       // its live matrix, in the format that is coded
 };
 
 namespace detail {
@@ -47,11 +49,12 @@ inline Prediction predict_by(std::uint64_t word, std::uint32_t factor, const Pre
   const std::uint64_t significand =
       (word & format.mantissa_mask()) | (field == 0 ? 0 : format.mantissa_mask() + 1);
   const int ulp = (field == 0 ? 1 : field) - format.bias - format.mantissa;
-  const auto scaled = static_cast<std::int64_t>(
-      static_cast<unsigned __int128>(significand) * factor >> 16);  // below 2^(mantissa + 2)
+  __extension__ using Wide = unsigned __int128;
+  const auto scaled =
+      static_cast<std::int64_t>(Wide{significand} * factor >> 16);  // below 2^(mantissa + 2)
   const int unit = (quantum > ulp ? quantum : ulp) - fraction_bits;
-  const std::int64_t own = detail::in_units(
-      (word & format.sign()) != 0 ? -scaled : scaled, ulp - unit);
+  const std::int64_t own =
+      detail::in_units((word & format.sign()) != 0 ? -scaled : scaled, ulp - unit);
   return {own + detail::in_units(product.value, product.exponent - unit), unit};
 }
 

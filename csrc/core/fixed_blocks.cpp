@@ -22,7 +22,7 @@ void walk_levels(const FixedInput& input, const FixedHead& head, const Product& 
         Walk<predicted> walk(head, input.shape, input.format, first, predictions);
         for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
           const std::uint64_t word = load_word(input.words, input.format.bytes, i);
-          levels[i] = residual_level(word, walk.prediction(), format);
+          levels[i] = residual_level(word, walk.finest_prediction(), format);
         }
       });
 }
@@ -83,9 +83,10 @@ bool walk_block(const FixedSource& source, FloatFormat plain_format, const Digit
 
 // ---- runs ---------------------------------------------------------------------------------------
 
-// Kernels for elements of this format, or null.
-const FixedKernels* kernels_for(FloatFormat format) {
-  return format.bytes == 2 || format.bytes == 4 ? fixed_kernels() : nullptr;
+// Kernels for elements of this format with what this head knows of them, or null.
+const FixedKernels* kernels_for(FloatFormat format, const FixedHead& head) {
+  const bool narrow = format.bytes == 2 || format.bytes == 4;
+  return narrow && !head.reference.is_there ? fixed_kernels() : nullptr;
 }
 
 void set_format(FixedRun& run, FloatFormat plain_format) {
@@ -192,9 +193,9 @@ bool join_runs(const FixedKernels& kernels, const FixedSource& source, FloatForm
 
 void find_levels(const FixedInput& input, const FixedHead& head, const Product& product,
                  std::int16_t* levels, const Parallel& parallel) {
-  const FixedKernels* const kernels = kernels_for(input.format);
+  const FixedKernels* const kernels = kernels_for(input.format, head);
   if (kernels == nullptr) {
-    if (head.predicted()) {
+    if (head.has_prediction()) {
       walk_levels<true>(input, head, product, levels, parallel);
     } else {
       walk_levels<false>(input, head, {}, levels, parallel);
@@ -214,10 +215,10 @@ void find_levels(const FixedInput& input, const FixedHead& head, const Product& 
 
 std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& head,
                                       const Product& product, const Parallel& parallel) {
-  const FixedKernels* const kernels = kernels_for(input.format);
+  const FixedKernels* const kernels = kernels_for(input.format, head);
   if (kernels == nullptr) {
-    return head.predicted() ? walk_blocks<true>(input, head, product, parallel)
-                            : walk_blocks<false>(input, head, {}, parallel);
+    return head.has_prediction() ? walk_blocks<true>(input, head, product, parallel)
+                                 : walk_blocks<false>(input, head, {}, parallel);
   }
   std::vector<DigitsBlock> blocks(
       static_cast<std::size_t>((input.shape.elements + block_elements - 1) / block_elements));
@@ -233,9 +234,9 @@ std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& 
 bool decode_block(const FixedSource& source, FloatFormat format, const DigitsDecoder& decoder,
                   std::int64_t number, std::int64_t first, std::int64_t count,
                   const std::int64_t* predictions, void* words) {
-  if (const FixedKernels* const kernels = kernels_for(format); kernels != nullptr)
+  if (const FixedKernels* const kernels = kernels_for(format, source.head); kernels != nullptr)
     return join_runs(*kernels, source, format, decoder, number, first, count, predictions, words);
-  return source.head.predicted()
+  return source.head.has_prediction()
              ? walk_block<true>(source, format, decoder, number, first, count, predictions, words)
              : walk_block<false>(source, format, decoder, number, first, count, predictions, words);
 }

@@ -21,6 +21,7 @@ enum Flag : std::uint8_t {
 };
 constexpr std::uint8_t flag_predicted = 32;    // method lm only
 constexpr std::uint8_t flag_projections = 64;  // method lowrank only
+constexpr std::uint8_t flag_reference = 128;   // not method lm
 
 std::int64_t count_live(const std::vector<bool>& dead, std::int64_t lines) {
   return dead.empty() ? lines : lines - std::count(dead.begin(), dead.end(), true);
@@ -51,17 +52,21 @@ bool add_weights(std::vector<std::int16_t>& scales, const std::vector<std::int16
 void write_fixed_side(const FixedHead& head, bool with_prior, ByteWriter& out) {
   const Factors& factors = head.low_rank.factors;
   const bool dead = !head.dead_rows.empty();
-  out.fixed(static_cast<std::uint8_t>((head.by_dimension_1 ? flag_by_dimension_1 : 0) |
-                                      (dead ? flag_dead_lines : 0) |
-                                      (head.has_column_scales ? flag_column_scales : 0) |
-                                      (factors.u.row_widths.empty() ? 0 : flag_u_row_widths) |
-                                      (factors.v.row_widths.empty() ? 0 : flag_v_row_widths) |
-                                      (with_prior && head.predicted() ? flag_predicted : 0) |
-                                      (head.projected() ? flag_projections : 0)));
+  out.fixed(static_cast<std::uint8_t>(
+      (head.by_dimension_1 ? flag_by_dimension_1 : 0) | (dead ? flag_dead_lines : 0) |
+      (head.has_column_scales ? flag_column_scales : 0) |
+      (factors.u.row_widths.empty() ? 0 : flag_u_row_widths) |
+      (factors.v.row_widths.empty() ? 0 : flag_v_row_widths) |
+      (with_prior && head.predicted() ? flag_predicted : 0) |
+      (head.projected() ? flag_projections : 0) | (head.reference.is_there ? flag_reference : 0)));
   if (head.predicted()) out.varint(static_cast<std::uint64_t>(factors.rank));
   if (head.projected()) {
     out.varint(static_cast<std::uint64_t>(head.u_projection.count));
     out.varint(static_cast<std::uint64_t>(head.v_projection.count));
+  }
+  if (head.reference.is_there) {
+    out.fixed(head.reference.checksum);
+    out.fixed(head.reference.factor);
   }
   BitWriter side;
   if (dead) {
@@ -173,7 +178,8 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
   const int known_flags = flag_by_dimension_1 | flag_dead_lines | flag_column_scales |
                           (method == FixedMethod::scale ? 0 : lowrank_flags) |
                           (method == FixedMethod::lm ? flag_predicted : 0) |
-                          (method == FixedMethod::lowrank ? flag_projections : 0);
+                          (method == FixedMethod::lowrank ? flag_projections : 0) |
+                          (method == FixedMethod::lm ? 0 : flag_reference);
   if ((flags & ~known_flags) != 0) return Status::bad_section;
   const bool predicted = method == FixedMethod::lowrank || (flags & flag_predicted) != 0;
   if (!predicted && (flags & lowrank_flags) != 0) return Status::bad_section;
@@ -181,13 +187,19 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
   const bool projected = (flags & flag_projections) != 0;
   const std::uint64_t u_count = projected ? in.varint() : 0;
   const std::uint64_t v_count = projected ? in.varint() : 0;
+  head.reference.is_there = (flags & flag_reference) != 0;
+  if (head.reference.is_there) {
+    head.reference.checksum = in.fixed<std::uint32_t>();
+    head.reference.factor = in.fixed<std::uint32_t>();
+    if (head.reference.factor > most_delta_factor) return Status::bad_section;
+  }
   const std::uint64_t side_size = in.varint();
   const std::uint8_t* const side_bytes = in.bytes(side_size);
   if (!in.ok()) return Status::truncated;
   head.by_dimension_1 = (flags & flag_by_dimension_1) != 0;
   if (head.by_dimension_1 && !has_dimension_1_view(sizes, dimensions)) return Status::bad_section;
   const MatrixShape shape = fixed_shape(sizes, dimensions, head.by_dimension_1);
-  if (shape.flat && (flags != 0 || predicted)) return Status::bad_section;
+  if (shape.flat && ((flags & ~flag_reference) != 0 || predicted)) return Status::bad_section;
 
   // Every line takes a bit at least, and every 65536 lines that are flagged.
   const std::uint64_t bits = 8 * side_size;
@@ -204,7 +216,8 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
   if (source.shape.elements == 0) {
     // A tensor of zeros: there is nothing more.
     source.sizes = {in.position(), 0, 0, 0};
-    return !predicted && side.only_padding_left() ? Status::ok : Status::bad_section;
+    const bool nothing = !head.has_prediction() && side.only_padding_left();
+    return nothing ? Status::ok : Status::bad_section;
   }
   head.has_column_scales = (flags & flag_column_scales) != 0;
   const auto rows = static_cast<std::uint64_t>(source.shape.rows);

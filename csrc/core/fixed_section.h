@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/bytes.h"
+#include "core/delta.h"
 #include "core/digits.h"
 #include "core/factors.h"
 #include "core/fixed.h"
@@ -43,13 +44,16 @@ struct FixedHead {
   bool has_column_scales = false;
   Scales scales;     // of the live lines' residuals
   LowRank low_rank;  // rank 0: method scale
+  Reference reference;
   Projection u_projection, v_projection;
   DigitsHead u, v, residuals;
 
   bool predicted() const { return low_rank.factors.rank > 0; }
+  // Whether elements have a prediction, of whatever kind.
+  bool has_prediction() const { return predicted() || reference.is_there; }
   // Whether factors are told relative to those of a past frame.
   bool projected() const { return u_projection.count > 0 || v_projection.count > 0; }
-  Fraction fraction() const { return predicted() ? Fraction::varies : Fraction::edge; }
+  Fraction fraction() const { return has_prediction() ? Fraction::varies : Fraction::edge; }
 };
 
 // The matrix as which a tensor of these sizes is seen, before empty lines are taken out. By

@@ -24,7 +24,8 @@ inline std::int8_t level_of(const Prediction& prediction, int scale) {
   return static_cast<std::int8_t>(negative ? -level : level);
 }
 
-// What both sides know of the elements of one block, one after the other.
+// What both sides know of the elements of one block, one after the other. `predicted`: by a
+// product, a reference or both; `product` is null where there is none.
 template <bool predicted>
 class Walk {
  public:
@@ -34,16 +35,16 @@ class Walk {
         columns_(shape.columns),
         format_(format),
         base_(predicted ? head.low_rank.factors.base() : 0),
+        index_(first),
         row_(first / shape.columns),
         column_(first % shape.columns),
-        product_(product) {
+        product_(head.predicted() ? product : nullptr) {
     start_row();
   }
 
-  Prediction prediction() const {
-    if constexpr (!predicted) return {};
-    return {*product_, row_exponent_ + head_.low_rank.column_weights[column()]};
-  }
+  Prediction prediction() const { return prediction((scale() >> 2) - bins_per_scale_bits); }
+  // Before there are scales.
+  Prediction finest_prediction() const { return prediction(format_.least - format_.mantissa); }
   int scale() const {
     return row_scale_ + (head_.has_column_scales ? head_.scales.columns[column()] : 0);
   }
@@ -57,7 +58,10 @@ class Walk {
     return known;
   }
   void next() {
-    if constexpr (predicted) ++product_;
+    if constexpr (predicted) {
+      if (product_ != nullptr) ++product_;
+      ++index_;
+    }
     if (++column_ == columns_) {
       column_ = 0;
       ++row_;
@@ -66,6 +70,16 @@ class Walk {
   }
 
  private:
+  Prediction prediction(int quantum) const {
+    if constexpr (!predicted) return {};
+    Prediction own;
+    if (product_ != nullptr)
+      own = {*product_, row_exponent_ + head_.low_rank.column_weights[column()]};
+    const Reference& reference = head_.reference;
+    if (reference.words == nullptr) return own;
+    return predict_by(load_word(reference.words, format_.bytes, index_), reference.factor, own,
+                      std::max(quantum, format_.least - format_.mantissa), format_);
+  }
   std::size_t column() const { return static_cast<std::size_t>(column_); }
   void start_row() {
     const auto row = static_cast<std::size_t>(row_);
@@ -80,7 +94,7 @@ class Walk {
   std::int64_t columns_;
   FixedFormat format_;
   int base_;
-  std::int64_t row_, column_;
+  std::int64_t index_, row_, column_;
   const std::int64_t* product_;
   int row_scale_ = 0, row_exponent_ = 0;
 };

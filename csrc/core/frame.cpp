@@ -180,7 +180,7 @@ std::uint8_t required_version(const FrameHeader& header) {
   const bool short_floats =
       std::any_of(header.tensors.begin(), header.tensors.end(),
                   [](const TensorRecord& record) { return record.has_short_floats(); });
-  if (short_floats || header.past.has_value()) return 3;
+  if (short_floats || header.past.has_value() || header.has_references) return 3;
   if (header.has_prior && header.prior.window != WindowKind::disjoint) return 2;
   const bool lm =
       std::any_of(header.tensors.begin(), header.tensors.end(),

@@ -69,6 +69,7 @@ struct FrameHeader {
   bool has_prior = false;
   PriorBlock prior;
   std::optional<std::uint64_t> past;  // the identity of the frame that sections refer to
+  bool has_references = false;        // a section has one; only for write_header
   std::string metadata;               // the caller's, opaque here
   std::vector<TensorRecord> tensors;
   std::uint64_t payload_checksum = 0;

@@ -140,7 +140,7 @@ class Estimate {
     for (std::size_t i = 0; i < lines.size(); ++i) {
       const LineSum& own = sums[i];
       if (!refine && own.counted == 0) {
-        lines[i] = columns_.empty() ? m_.floor : 0;
+        lines[i] = by_row ? m_.floor : 0;
         continue;
       }
       const std::int64_t length = by_row ? elements_of_row(static_cast<std::int64_t>(i)) : m_.rows;

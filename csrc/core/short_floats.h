@@ -125,20 +125,18 @@ struct FindUsedBits {
   }
 };
 
-// What elements with these bits can spare.
+// What elements with these bits can spare. Nothing where no number is finite and not zero: there is
+// nothing to gain.
 constexpr Spare spare_of(const UsedBits& used, FloatFormat format) {
-  Spare spare;
   const int most = format.mantissa_bits - least_mantissa_bits;
   int bits = 0;
   while (bits < most && (used.bits >> bits & 1) == 0) ++bits;
-  spare.mantissa_bits = static_cast<std::uint8_t>(bits);
+  if (bits == 0 || used.lowest == INT64_MAX) return {};
   // Numbers whose lowest bits are 2^g are subnormal below 2^(g + mantissa bits).
   const std::int64_t exponents = used.lowest - bits - 1;
   const std::int64_t most_exponents = (1 << format.exponent_bits) - 3;
-  if (bits == 0 || used.lowest == INT64_MAX || exponents <= 0) return spare;
-  spare.exponents =
-      static_cast<std::uint16_t>(exponents < most_exponents ? exponents : most_exponents);
-  return spare;
+  const std::int64_t skipped = exponents < most_exponents ? exponents : most_exponents;
+  return {static_cast<std::uint8_t>(bits), static_cast<std::uint16_t>(skipped > 0 ? skipped : 0)};
 }
 
 // One call an element.

@@ -212,7 +212,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     std::int64_t bytes_per_group, const std::string& byte_order,
                     const std::string& window, std::int64_t lane_elements, bool bypass,
                     std::int64_t memory_limit, const std::string& metadata, WarmStart* warm_start,
-                    PastFrame* past) {
+                    PastFrame* past, const std::vector<at::Tensor>* references) {
   const Choice choice = parse_method(method);
   const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order),
                             parse_window(window), lane_elements, bypass, memory_limit};
@@ -262,10 +262,15 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     };
     const auto warm_lock = lock_of(warm_start);
     const auto past_lock = lock_of(past);
-    Earlier earlier;
-    if (warm_start != nullptr) earlier.memories = &warm_start->recall(frame.header.tensors, device);
-    if (past != nullptr && past->identity.has_value()) earlier.past = &past->tensors;
-    const FixedHeads heads = use_tables(tables_of(choice), bytes, device, earlier, frame);
+    Beside beside;
+    if (warm_start != nullptr) beside.memories = &warm_start->recall(frame.header.tensors, device);
+    if (past != nullptr && past->identity.has_value()) beside.past = &past->tensors;
+    beside.references = references;
+    const FixedHeads heads = use_tables(tables_of(choice), bytes, device, beside, frame);
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+      if (is_fixed(frame.header.tensors[i].method) && heads[i]->reference.is_there)
+        frame.header.has_references = true;
+    }
     if (past == nullptr) return assemble(frame, device);
     for (std::size_t i = 0; i < heads.size(); ++i) {
       if (frame.header.tensors[i].method == Method::lowrank && heads[i]->projected())
@@ -296,7 +301,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     const std::string& window, std::int64_t lane_elements, bool bypass,
                     std::int64_t memory_limit, const std::string& metadata) {
   return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
-                  lane_elements, bypass, memory_limit, metadata, nullptr, nullptr);
+                  lane_elements, bypass, memory_limit, metadata, nullptr, nullptr, nullptr);
 }
 
 namespace {
@@ -306,7 +311,7 @@ at::Tensor compress_next(const std::vector<at::Tensor>& tensors, const std::stri
   TORCH_CHECK_VALUE(method == "auto" || method == "lowrank", "method is '", method,
                     "': warm starts and past frames are for 'auto' and 'lowrank'");
   return compress(tensors, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
-                  std::int64_t{256} << 20, metadata, warm_start, past);
+                  std::int64_t{256} << 20, metadata, warm_start, past, nullptr);
 }
 
 }  // namespace
@@ -323,6 +328,43 @@ at::Tensor compress_past(const std::vector<at::Tensor>& tensors,
                          const std::string& metadata) {
   return compress_next(tensors, method, metadata,
                        warm_start.has_value() ? warm_start->get() : nullptr, past.get());
+}
+
+std::vector<at::Tensor> reference_bytes(const std::vector<at::Tensor>& references,
+                                        const std::vector<at::ScalarType>& types,
+                                        const std::vector<std::vector<std::int64_t>>& sizes) {
+  TORCH_CHECK_VALUE(references.size() == sizes.size(), "there are ", references.size(),
+                    " references for ", sizes.size(), " tensors");
+  std::vector<at::Tensor> bytes;
+  for (std::size_t i = 0; i < references.size(); ++i) {
+    const at::Tensor& one = references[i];
+    const bool fits = one.defined() && one.scalar_type() == types[i] && one.sizes() == sizes[i] &&
+                      one.numel() > 0 && float_format(dtype_of(types[i])).is_float();
+    const std::string what = "reference " + std::to_string(i);
+    bytes.push_back(fits ? bytes_of(plain(one.detach().cpu(), what.c_str())) : at::Tensor());
+  }
+  return bytes;
+}
+
+at::Tensor compress_reference(const std::vector<at::Tensor>& tensors,
+                              const std::vector<at::Tensor>& reference, const std::string& method,
+                              const std::string& metadata) {
+  TORCH_CHECK_VALUE(method == "auto" || method == "lowrank" || method == "scale", "method is '",
+                    method, "': references are for 'auto', 'lowrank' and 'scale'");
+  const std::vector<at::Tensor> inputs = plain_tensors(tensors);
+  std::vector<at::Tensor> host;
+  std::vector<at::ScalarType> types;
+  std::vector<std::vector<std::int64_t>> sizes;
+  for (const at::Tensor& input : inputs) {
+    host.push_back(input.cpu());
+    types.push_back(input.scalar_type());
+    sizes.push_back(input.sizes().vec());
+  }
+  const std::vector<at::Tensor> references = reference_bytes(reference, types, sizes);
+  const at::Tensor frame =
+      compress(host, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
+               std::int64_t{256} << 20, metadata, nullptr, nullptr, &references);
+  return inputs.empty() ? frame : frame.to(inputs[0].device());
 }
 
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,

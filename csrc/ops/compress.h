@@ -47,6 +47,17 @@ at::Tensor compress_past(const std::vector<at::Tensor>& tensors,
                          const OptionalWarmStart& warm_start, const std::string& method,
                          const std::string& metadata);
 
+// The same, methods auto, lowrank and scale only, for the overload `compress.reference`: tensors
+// may be told relative to those of `reference` at the same place, where these are of the same type
+// and sizes. Works on the CPU.
+at::Tensor compress_reference(const std::vector<at::Tensor>& tensors,
+                              const std::vector<at::Tensor>& reference, const std::string& method,
+                              const std::string& metadata);
+// References' bytes on the CPU; undefined where they do not suit a tensor of this type and sizes.
+std::vector<at::Tensor> reference_bytes(const std::vector<at::Tensor>& references,
+                                        const std::vector<at::ScalarType>& types,
+                                        const std::vector<std::vector<std::int64_t>>& sizes);
+
 // The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError,
 // PriorMismatchError or, for a frame that names another, PastMismatchError.
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior);
@@ -55,6 +66,11 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
 // holds, and others; each takes its place there. After an error it holds what it held.
 std::vector<at::Tensor> decompress_past(const at::Tensor& data,
                                         const c10::intrusive_ptr<PastFrame>& past);
+
+// The same for the overload `decompress.reference`: raises ReferenceMismatchError where a tensor
+// was told relative to another. Works on the CPU.
+std::vector<at::Tensor> decompress_reference(const at::Tensor& data,
+                                             const std::vector<at::Tensor>& reference);
 
 // What a frame's header and sections say, as JSON (docs/api.md); the payload is not decoded.
 std::string info(const at::Tensor& data);

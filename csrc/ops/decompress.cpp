@@ -76,7 +76,7 @@ void check_past(const FrameHeader& header, const PastFrame* past) {
 }
 
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
-                                   PastFrame* past) {
+                                   PastFrame* past, const std::vector<at::Tensor>* references) {
   const at::Tensor frame = frame_bytes(data);
   const at::Device device = frame.device();
   const c10::OptionalDeviceGuard guard(device);
@@ -127,6 +127,16 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
   if (!lm_sources.empty()) decode_lm(frame, lm_sources, **prior, header.prior, memory_limit);
 
+  std::vector<at::Tensor> given;
+  if (references != nullptr) {
+    std::vector<at::ScalarType> types;
+    std::vector<std::vector<std::int64_t>> shapes;
+    for (const at::Tensor& output : outputs) {
+      types.push_back(output.scalar_type());
+      shapes.push_back(output.sizes().vec());
+    }
+    given = reference_bytes(*references, types, shapes);
+  }
   FixedHeads heads(header.tensors.size());
   const PastTensors nothing;
   const PastTensors& known = header.past.has_value() ? past->tensors : nothing;
@@ -140,9 +150,11 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
       decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
                             describe_tensor(i, record));
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
+      SectionNeeds own;
+      if (i < known.size()) own.past = known[i].get();
+      if (i < given.size()) own.reference = given[i];
       heads[i] = decode_fixed_section(frame, offset, size, float_format(record.dtype), record.spare,
-                                      record.sizes, record.method == Method::lowrank,
-                                      i < known.size() ? known[i].get() : nullptr, bytes[i],
+                                      record.sizes, record.method == Method::lowrank, own, bytes[i],
                                       describe_tensor(i, record));
     }
     const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
@@ -155,13 +167,20 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
 }  // namespace
 
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior) {
-  return decompress(data, prior, nullptr);
+  return decompress(data, prior, nullptr, nullptr);
 }
 
 std::vector<at::Tensor> decompress_past(const at::Tensor& data,
                                         const c10::intrusive_ptr<PastFrame>& past) {
   const std::lock_guard<std::mutex> lock(past->mutex);
-  return decompress(data, std::nullopt, past.get());
+  return decompress(data, std::nullopt, past.get(), nullptr);
+}
+
+std::vector<at::Tensor> decompress_reference(const at::Tensor& data,
+                                             const std::vector<at::Tensor>& reference) {
+  std::vector<at::Tensor> tensors = decompress(data.cpu(), std::nullopt, nullptr, &reference);
+  for (at::Tensor& tensor : tensors) tensor = tensor.to(data.device());
+  return tensors;
 }
 
 }  // namespace lmgc::ops

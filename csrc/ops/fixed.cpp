@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "ops/delta.h"
 #include "ops/error.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
@@ -24,7 +25,8 @@ namespace {
 
 // Without a prediction an element takes its mantissa and between three and four bits: a section
 // with one that is not below that may be the larger one, whatever was estimated.
-constexpr std::int64_t least_bits_without = 3;
+constexpr int least_bits_without = 3;
+constexpr int least_bits_short = -3;  // short floats may have few values: tails alone are sure
 
 #ifdef LMGC_WITH_CUDA
 // Panels of the product, each of which takes the place of the one before it.
@@ -71,36 +73,6 @@ FixedResult encode_on_device(const FixedView& view, const FixedInput& input, Fix
 Past past_of(const PastFactors* factors) {
   if (factors == nullptr) return {};
   return {factors, exact_product};
-}
-
-FixedResult encode(const FixedView& view, FloatFormat format, bool may_have_column_scales,
-                   const FixedPlan& plan, const PastFactors* past) {
-  const LowRank& low_rank = plan.low_rank;
-  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales,
-                         past_of(past)};
-  FixedHead head = view.head;
-  head.low_rank = low_rank;
-  head.u_projection = plan.u_projection;
-  head.v_projection = plan.v_projection;
-#ifdef LMGC_WITH_CUDA
-  if (view.live.is_cuda() && view.shape.elements > 0)
-    return encode_on_device(view, input, std::move(head));
-#endif
-  Product product;
-  if (head.predicted()) {
-    const std::uint64_t bound = product_bound(low_rank.factors, aten_parallel());
-    product = exact_product(low_rank.factors, view.shape.columns, bound);
-  }
-  const auto section = std::make_shared<FixedSection>(
-      encode_fixed(input, std::move(head), product, aten_parallel()));
-  const auto write = [section](const at::Tensor& out) {
-    if (out.is_cpu()) {
-      section->write(out.data_ptr<std::uint8_t>());
-    } else {  // a tensor of zeros
-      out.copy_(upload(section->head_bytes, out.device()));
-    }
-  };
-  return {{static_cast<std::int64_t>(section->size()), write}, {section, &section->head}};
 }
 
 // ---- decoder ------------------------------------------------------------------------------------
@@ -158,6 +130,36 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 }
 
 }  // namespace
+
+FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have_column_scales,
+                        const FixedPlan& plan, const PastFactors* past) {
+  const LowRank& low_rank = plan.low_rank;
+  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales,
+                         past_of(past)};
+  FixedHead head = view.head;
+  head.low_rank = low_rank;
+  head.u_projection = plan.u_projection;
+  head.v_projection = plan.v_projection;
+#ifdef LMGC_WITH_CUDA
+  if (view.live.is_cuda() && view.shape.elements > 0)
+    return encode_on_device(view, input, std::move(head));
+#endif
+  Product product;
+  if (head.predicted()) {
+    const std::uint64_t bound = product_bound(low_rank.factors, aten_parallel());
+    product = exact_product(low_rank.factors, view.shape.columns, bound);
+  }
+  const auto section = std::make_shared<FixedSection>(
+      encode_fixed(input, std::move(head), product, aten_parallel()));
+  const auto write = [section](const at::Tensor& out) {
+    if (out.is_cpu()) {
+      section->write(out.data_ptr<std::uint8_t>());
+    } else {  // a tensor of zeros
+      out.copy_(upload(section->head_bytes, out.device()));
+    }
+  };
+  return {{static_cast<std::int64_t>(section->size()), write}, {section, &section->head}};
+}
 
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                      const std::vector<std::int64_t>& sizes) {
@@ -269,12 +271,13 @@ FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Sp
   std::int64_t surely_less = 0;
   if (predicted) {
     const FixedView view = coded_view(plan.by_dimension_1);
-    best = encode(view, coded, true, plan, past);
-    surely_less = view.shape.elements * (coded.mantissa_bits + least_bits_without) / 8;
+    best = encode_view(view, coded, true, plan, past);
+    const int more = spare.any() ? least_bits_short : least_bits_without;
+    surely_less = view.shape.elements * (coded.mantissa_bits + more) / 8;
   }
   if (!predicted || best.section.size > surely_less) {
     const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-    FixedResult without = encode(coded_view(false), coded, !flat, {}, nullptr);
+    FixedResult without = encode_view(coded_view(false), coded, !flat, {}, nullptr);
     if (!predicted || without.section.size <= best.section.size) best = std::move(without);
   }
   return best;
@@ -288,12 +291,16 @@ FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std
 
 std::shared_ptr<const FixedHead> decode_fixed_section(
     const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const PastFactors* past,
+    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
     const at::Tensor& bytes, const std::string& where) {
-  const auto section =
-      std::make_shared<ReadSection>(read(frame, offset, size, sizes, predicted, true, past, where));
+  const auto section = std::make_shared<ReadSection>(
+      read(frame, offset, size, sizes, predicted, true, needs.past, where));
   const FixedSource& source = section->source;
-  const FixedHead& head = source.head;
+  FixedHead& head = section->source.head;
+  at::Tensor words;
+  if (head.reference.is_there) {
+    words = attach_reference(needs.reference, format, spare, sizes, where, head);
+  }
   const at::Tensor live = live_room(bytes, format, spare, head, source.shape);
   decode_elements(source, frame.narrow(0, offset, size), shortened(format, spare), live, where);
   put_live(live, head, format, spare, sizes, bytes);

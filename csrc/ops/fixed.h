@@ -12,6 +12,7 @@
 #include "core/fixed_section.h"
 #include "core/float_format.h"
 #include "core/short_floats.h"
+#include "ops/fixed_view.h"
 #include "ops/low_rank.h"
 #include "ops/section.h"
 
@@ -61,18 +62,28 @@ struct FixedResult {
   bool predicted() const { return head->predicted(); }
 };
 
+// A matrix coded by a plan, head and all. What `view` says of a reference counts; `past`: what
+// project_fixed() was given, or null.
+FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have_column_scales,
+                        const FixedPlan& plan, const PastFactors* past);
+
 // The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
 // must not change before the section is written. `past`: what project_fixed() was given, or null.
 FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                  const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
                                  const PastFactors* past);
 
-// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. `past`: of the frame
-// that this one names; null where it names none. Raises CorruptFrameError. Returns the head,
-// complete.
+// What a section may need to be decoded.
+struct SectionNeeds {
+  const PastFactors* past = nullptr;  // of the frame that this one names
+  at::Tensor reference;               // bytes on the CPU, of as many elements; or undefined
+};
+
+// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises CorruptFrameError
+// or ReferenceMismatchError. Returns the head, complete.
 std::shared_ptr<const FixedHead> decode_fixed_section(
     const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const PastFactors* past,
+    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
     const at::Tensor& bytes, const std::string& where);
 
 // What a section holds, without its elements and factors. Raises CorruptFrameError.

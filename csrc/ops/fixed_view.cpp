@@ -121,6 +121,12 @@ FixedView view_of(const at::Tensor& bytes, FloatFormat format,
   return view;
 }
 
+at::Tensor live_words(const at::Tensor& bytes, FloatFormat format,
+                      const std::vector<std::int64_t>& sizes, const FixedHead& head) {
+  if (matrix_shape(sizes.data(), sizes.size()).flat) return bytes.view(word_type(format));
+  return take_live(grouped(bytes, format, sizes, head.by_dimension_1), head).contiguous();
+}
+
 at::Tensor live_room(const at::Tensor& bytes, FloatFormat whole, Spare spare, const FixedHead& head,
                      const LiveShape& shape) {
   const at::ScalarType type = word_type(shortened(whole, spare));

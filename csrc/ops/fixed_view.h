@@ -29,6 +29,10 @@ struct FixedView {
 FixedView view_of(const at::Tensor& bytes, FloatFormat format,
                   const std::vector<std::int64_t>& sizes, bool by_dimension_1);
 
+// The words of another tensor like it, of the lines that live in `head`.
+at::Tensor live_words(const at::Tensor& bytes, FloatFormat format,
+                      const std::vector<std::int64_t>& sizes, const FixedHead& head);
+
 // Live words of `whole` as words of shortened(whole, spare).
 at::Tensor shorten_words(const at::Tensor& live, FloatFormat whole, Spare spare);
 

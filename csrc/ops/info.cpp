@@ -60,7 +60,8 @@ std::string sections_json(const at::Tensor& frame, std::size_t index, const Fram
                            record.method == Method::lowrank, describe_tensor(index, record));
     out << "{\"side\": " << source.sizes.side << ", \"digits\": " << source.sizes.digits
         << ", \"escapes\": " << source.sizes.escapes << ", \"tails\": " << source.sizes.tails << "}"
-        << ", \"rank\": " << source.head.low_rank.factors.rank;
+        << ", \"rank\": " << source.head.low_rank.factors.rank
+        << ", \"reference\": " << (source.head.reference.is_there ? "true" : "false");
     return out.str();
   }
   if (record.method == Method::lm) {

@@ -37,8 +37,14 @@ TORCH_LIBRARY(lmgc, m) {
   m.def("compress.past(Tensor[] tensors, " PAST_FRAME " past, " WARM_START
         "? warm_start=None, *, str method=\"auto\", str metadata=\"\") -> Tensor",
         {at::Tag::pt2_compliant_tag});
+  m.def(
+      "compress.reference(Tensor[] tensors, Tensor[] reference, *, str method=\"auto\","
+      " str metadata=\"\") -> Tensor",
+      {at::Tag::pt2_compliant_tag});
   m.def("decompress(Tensor data, " PRIOR "? prior=None) -> Tensor[]", {at::Tag::pt2_compliant_tag});
   m.def("decompress.past(Tensor data, " PAST_FRAME " past) -> Tensor[]",
+        {at::Tag::pt2_compliant_tag});
+  m.def("decompress.reference(Tensor data, Tensor[] reference) -> Tensor[]",
         {at::Tag::pt2_compliant_tag});
   m.def("info(Tensor data) -> str");
 }
@@ -50,6 +56,8 @@ TORCH_LIBRARY_IMPL(lmgc, CompositeExplicitAutograd, m) {
   m.impl("compress.prior", lmgc::ops::compress_with_prior);
   m.impl("compress.warm", lmgc::ops::compress_warm);
   m.impl("compress.past", lmgc::ops::compress_past);
+  m.impl("compress.reference", lmgc::ops::compress_reference);
+  m.impl("decompress.reference", lmgc::ops::decompress_reference);
   m.impl("decompress", lmgc::ops::decompress);
   m.impl("decompress.past", lmgc::ops::decompress_past);
   m.impl("info", lmgc::ops::info);

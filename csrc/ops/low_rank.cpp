@@ -26,15 +26,17 @@ constexpr double spare_share =
 
 // Where the fitted matrix comes from: its rows are the shorter side.
 struct Source {
-  at::Tensor matrix;  // of any float type
+  at::Tensor matrix;    // of any float type
+  at::Tensor elements;  // whose last bits count, if not the matrix's own
   bool finite = true;
   int exponent =
       0;  // elements are divided by 2^exponent, so that squares neither overflow nor vanish
 
   // A copy to work in.
-  at::Tensor copy(at::ScalarType type) const {
+  at::Tensor copy(at::ScalarType type) const { return copy_of(matrix, type); }
+  at::Tensor copy_of(const at::Tensor& of, at::ScalarType type) const {
     at::Tensor values =
-        matrix.to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+        of.to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
     if (!finite) values.nan_to_num_(0.0, 0.0, 0.0);
     // A power that is out of a float's range comes in two steps.
     const int first = std::clamp(-exponent, -100, 100);
@@ -46,9 +48,9 @@ struct Source {
 
 // From the spectrum of a matrix in its weights to the integers that predict it.
 LowRankFit finish(const Spectrum& spectrum, const at::Tensor& matrix, const Weights& weights,
-                  const Grid& grid, double spare_bits) {
+                  const Grid& grid, double spare_bits, const at::Tensor& elements) {
   const RankChoice choice = choose_rank(
-      spectrum, precisions_of(matrix, weights, grid), static_cast<double>(matrix.size(0)),
+      spectrum, precisions_of(elements, weights, grid), static_cast<double>(matrix.size(0)),
       static_cast<double>(matrix.size(1)), grid.mantissa, spare_bits);
   LowRankFit fit;
   fit.bits = choice.bits;
@@ -97,7 +99,12 @@ class Fit {
     const Spectrum spectrum =
         exact() ? exact_spectrum(matrix_)
                 : leading_spectrum(matrix_, sum_of_squares(matrix_), better_start(first, change));
-    LowRankFit fit = finish(spectrum, matrix_, weights, grid_, 0);
+    at::Tensor elements = matrix_;
+    if (source_.elements.defined()) {
+      elements = source_.copy_of(source_.elements, work_);
+      scale_(elements, weights);
+    }
+    LowRankFit fit = finish(spectrum, matrix_, weights, grid_, 0, elements);
     fit.in_double = work_ == at::kDouble;
     return fit;
   }
@@ -131,12 +138,14 @@ class Fit {
 
 }  // namespace
 
-LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format) {
+LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format,
+                        const std::optional<at::Tensor>& elements) {
   LowRankFit fit;
   const bool wide = matrix.size(0) <= matrix.size(1);
   if (!is_worth_a_fit(matrix)) return fit;
   const auto type = matrix.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  Source source{wide ? matrix : matrix.t()};
+  Source source{wide ? matrix : matrix.t(), {}};
+  if (elements.has_value()) source.elements = wide ? *elements : elements->t();
   const auto largest_of = [](const at::Tensor& values) {
     const auto [least, most] = at::aminmax(values);  // NaN if there is one
     return std::max(most.item<double>(), -least.item<double>());
@@ -200,7 +209,7 @@ std::optional<LowRankFit> refit_low_rank(const at::Tensor& matrix, FloatFormat f
   if (!in_double && spectrum.total - captured < 1e-9 * captured) return std::nullopt;
   LowRankFit fit =
       finish(spectrum, values, weights, {format.mantissa_bits, FixedFormat(format).least},
-             spare_share * format.bits() * static_cast<double>(matrix.numel()));
+             spare_share * format.bits() * static_cast<double>(matrix.numel()), values);
   fit.in_double = in_double;
   if (!wide) turn(fit.low_rank);
   return fit;

@@ -23,7 +23,10 @@ struct LowRankFit {
 // NaNs and infinities count as zeros; `format` says how precise they are. Takes temporary memory of
 // about 4 bytes an element, 8 for float64 and where the rounding of the elements is all that a low
 // rank leaves.
-LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format);
+// `elements`: of the same shape and type, where the matrix is only what something else leaves of
+// them; their last bits are what a section tells down to.
+LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format,
+                        const std::optional<at::Tensor>& elements = std::nullopt);
 
 // What is known beforehand of a matrix's prediction, from that of a matrix like it.
 struct FitMemory {

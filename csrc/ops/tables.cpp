@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "ops/delta.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/planes.h"
@@ -14,6 +15,7 @@ struct Attempt {
   bool search = true;    // all that may be tried is; else only what memory says
   bool refused = false;  // memory did not tell
   FixedPlan plan;
+  DeltaPlan delta;
   // Of the sections that were made; 0: none.
   std::int64_t planes = 0, fixed = 0;
 };
@@ -21,12 +23,13 @@ struct Attempt {
 class Coding {
  public:
   Coding(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-         const Earlier& earlier, Frame& frame)
+         const Beside& beside, Frame& frame)
       : tables_(tables),
         bytes_(bytes),
         device_(device),
-        memories_(earlier.memories),
-        past_(earlier.past),
+        memories_(beside.memories),
+        past_(beside.past),
+        references_(beside.references),
         frame_(frame),
         attempts_(bytes.size()),
         heads_(bytes.size()) {}
@@ -77,9 +80,14 @@ class Coding {
   }
 
   void plan(std::size_t i) {
-    if (!is_float(i) || tables_ == Tables::scale || tables_ == Tables::planes) return;
+    if (!is_float(i) || tables_ == Tables::planes) return;
     const PlainDispatch plain;
     const auto& sizes = frame_.header.tensors[i].sizes;
+    if (const at::Tensor reference = reference_of(i); reference.defined()) {
+      attempts_[i].delta =
+          plan_delta(bytes_[i], reference, format(i), spare(i), sizes, tables_ != Tables::scale);
+    }
+    if (tables_ == Tables::scale) return;
     Attempt& attempt = attempts_[i];
     if (!attempt.search) {
       const TensorMemory& memory = (*memories_)[i];
@@ -96,6 +104,10 @@ class Coding {
 
   const PastFactors* past_of(std::size_t i) const {
     return past_ != nullptr && i < past_->size() ? (*past_)[i].get() : nullptr;
+  }
+
+  at::Tensor reference_of(std::size_t i) const {
+    return references_ != nullptr ? (*references_)[i] : at::Tensor();
   }
 
   void encode(const std::vector<std::size_t>& which) {
@@ -119,6 +131,13 @@ class Coding {
                                                attempts_[i].plan, past_of(i));
       heads_[i] = fixed.head;
       offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section),
+            attempts_[i].fixed);
+      const at::Tensor reference = reference_of(i);
+      if (!reference.defined()) return;
+      FixedResult delta = encode_delta_section(bytes_[i], reference, format(i), spare(i),
+                                               record.sizes, attempts_[i].delta);
+      if (delta.section.size < frame_.sections[i].size) heads_[i] = delta.head;
+      offer(i, delta.predicted() ? Method::lowrank : Method::scale, std::move(delta.section),
             attempts_[i].fixed);
     }
   }
@@ -156,6 +175,7 @@ class Coding {
   const at::Device device_;
   std::vector<TensorMemory>* const memories_;
   const PastTensors* const past_;
+  const std::vector<at::Tensor>* const references_;
   Frame& frame_;
   std::vector<Attempt> attempts_;
   FixedHeads heads_;
@@ -168,8 +188,8 @@ Section raw_section(const at::Tensor& bytes) {
 }
 
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-                      const Earlier& earlier, Frame& frame) {
-  return Coding(tables, bytes, device, earlier, frame).run();
+                      const Beside& beside, Frame& frame) {
+  return Coding(tables, bytes, device, beside, frame).run();
 }
 
 }  // namespace lmgc::ops

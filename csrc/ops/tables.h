@@ -39,16 +39,18 @@ enum class Tables { planes, scale, lowrank, all };
 
 Section raw_section(const at::Tensor& bytes);
 
-// What earlier frames of lists like this one tell.
-struct Earlier {
+// What is known of a list of tensors beside them.
+struct Beside {
   std::vector<TensorMemory>* memories = nullptr;  // one a tensor: kept up to date
   const PastTensors* past = nullptr;              // of the frame that this one may name
+  // Bytes of tensors of the same types and sizes, one a tensor or undefined, all on the CPU.
+  const std::vector<at::Tensor>* references = nullptr;
 };
 
 // Codes every tensor by the methods of `tables`: the smallest section of them, or raw bytes.
 // Returns what was found out for the fixed serializer; frame.sections have projections where it
 // has.
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-                      const Earlier& earlier, Frame& frame);
+                      const Beside& beside, Frame& frame);
 
 }  // namespace lmgc::ops

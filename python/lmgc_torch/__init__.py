@@ -21,6 +21,7 @@ from lmgc_torch.errors import (
     LmgcError,
     PastMismatchError,
     PriorMismatchError,
+    ReferenceMismatchError,
 )
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.past_frame import PastFrame
@@ -36,7 +37,8 @@ __all__ += ["save_file", "load_file", "safe_open", "save", "load"]
 __all__ += ["Prior", "WarmStart", "PastFrame", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
 __all__ += ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
-__all__ += ["PriorMismatchError", "PastMismatchError", "CommunicationError"]
+__all__ += ["PriorMismatchError", "PastMismatchError", "ReferenceMismatchError"]
+__all__ += ["CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.

@@ -142,6 +142,18 @@ def _compress_past(
     return frame
 
 
+@torch.library.register_fake("lmgc::compress.reference")
+def _compress_reference(
+    tensors: Sequence[torch.Tensor],
+    reference: Sequence[torch.Tensor],
+    *,
+    method: str = "auto",
+    metadata: str = "",
+) -> torch.Tensor:
+    frame: torch.Tensor = _compress(tensors, method=method, metadata=metadata)
+    return frame
+
+
 @torch.library.register_fake("lmgc::round_mantissas")
 def _round_mantissas(tensor: torch.Tensor, bits: int, is_bound: bool = False) -> torch.Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -165,6 +177,13 @@ def _decompress(data: torch.Tensor, prior: Any = None) -> list[torch.Tensor]:
 @torch.library.register_fake("lmgc::decompress.past")
 def _decompress_past(data: torch.Tensor, past: Any) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.past)
+
+
+@torch.library.register_fake("lmgc::decompress.reference")
+def _decompress_reference(
+    data: torch.Tensor, reference: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    raise DataDependentOutputException(torch.ops.lmgc.decompress.reference)
 
 
 @torch.library.register_fake("lmgc::info")

@@ -45,6 +45,8 @@ WINDOWS: tuple[Window, ...] = get_args(Window)
 NEEDS_PRIOR = frozenset(_prior.DEFAULTS)
 REMEMBERS = frozenset(("auto", "lowrank"))
 """Methods that take a warm start or a past frame."""
+REFERS = ("auto", "lowrank", "scale")
+"""Methods that take a reference."""
 METADATA_VERSION = 1
 
 
@@ -62,6 +64,7 @@ def compress(
     memory_limit: int = 256 * 2**20,
     warm_start: WarmStart | None = None,
     past: PastFrame | None = None,
+    reference: Tensors | None = None,
 ) -> torch.Tensor:
     """Compresses tensors without loss.
 
@@ -99,6 +102,12 @@ def compress(
         past: For "lowrank" and "auto": the frame before of a sequence, whose place this one takes.
             The frame may refer to it; then it decompresses only after it, with the receiver's own
             `PastFrame`. Other methods ignore it, and leave it as it is.
+        reference: For "scale", "lowrank" and "auto": tensors that the receiver holds as well, in
+            the same form as `tensors`: a checkpoint of some steps before, the model that was
+            fine-tuned. A float of theirs that has the same name (or place), dtype and shape
+            predicts one of `tensors`, where that makes it smaller; dicts may lack names or have
+            more. Such frames decompress with the same reference and no other. Other methods ignore
+            it. Not together with `past` or `warm_start`.
 
     Returns:
         The frame, uint8 of shape [bytes], on the device of the tensors (CPU if there are none). It
@@ -110,9 +119,9 @@ def compress(
     Raises:
         TypeError: `tensors` or what is in it is something else, a name is no str, `warm_start` is
             no `WarmStart`, or `past` is no `PastFrame`.
-        ValueError: A tensor is sparse, quantized or on another device, an option is not legal, the
-            prior was made for another method, or it does not do what it says: two calls differ, or
-            its logits are not finite.
+        ValueError: A tensor is sparse, quantized or on another device, an option is not legal,
+            `reference` has another form, the prior was made for another method, or it does not do
+            what it says: two calls differ, or its logits are not finite.
         torch.OutOfMemoryError: The prior needs more memory than there is; the message says what
             makes it need less.
         ImportError: The native library cannot be loaded; the message says why.
@@ -137,6 +146,16 @@ def compress(
             )
     device = values[0].device if values else torch.device("cpu")
     handle = _handle(prior, device, {method})
+    if reference is not None:
+        if past is not None or warm_start is not None:
+            raise ValueError("reference goes neither with past nor with warm_start")
+        others = _matched(reference, structure, len(values))
+        if method in REFERS:
+            with translated():
+                frame = _library.ops().compress.reference(
+                    values, others, method=method, metadata=metadata
+                )
+            return cast(torch.Tensor, frame)
     if method in REMEMBERS and (warm_start is not None or past is not None):
         warm = None if warm_start is None else warm_start.handle
         keywords = {"method": method, "metadata": metadata}
@@ -164,7 +183,11 @@ def compress(
 
 
 def decompress(
-    data: Data, *, prior: PriorLike | None = None, past: PastFrame | None = None
+    data: Data,
+    *,
+    prior: PriorLike | None = None,
+    past: PastFrame | None = None,
+    reference: Tensors | None = None,
 ) -> torch.Tensor | list[torch.Tensor] | dict[str, torch.Tensor]:
     """Decompresses a frame.
 
@@ -176,6 +199,8 @@ def decompress(
             "default" for those of "lmgc". Frames that need none ignore it.
         past: The frame before of a sequence, as this side has it; the frame takes its place. Frames
             that need no other decompress with it as well. Not for frames that need a prior.
+        reference: What the frame was compressed relative to; ignored by frames that need none. Not
+            for frames that need a prior or a past frame.
 
     Returns:
         What was compressed, bit for bit: a tensor, a list (of any sequence), or a dict in the same
@@ -185,6 +210,8 @@ def decompress(
         CorruptFrameError: The bytes are no frame, or are damaged.
         PriorMismatchError: The frame was compressed with another prior.
         PastMismatchError: The frame refers to another one than that of `past`.
+        ReferenceMismatchError: A tensor was compressed relative to another one than that of
+            `reference`.
         TypeError: `data` is something else, or `past` is no `PastFrame`.
         ValueError: `data` is not one-dimensional, or the prior is on another device.
         ImportError: The native library cannot be loaded; the message says why.
@@ -195,7 +222,13 @@ def decompress(
     if past is not None and not isinstance(past, PastFrame):
         raise TypeError(f"past is of type {type(past).__name__}; it must be a PastFrame")
     tensors: list[torch.Tensor]
-    if past is not None:
+    if reference is not None:
+        if past is not None:
+            raise ValueError("reference does not go with past")
+        others = _matched(reference, structure, len(header["tensors"]))
+        with translated():
+            tensors = _library.ops().decompress.reference(frame, others)
+    elif past is not None:
         with translated():
             tensors = _library.ops().decompress.past(frame, past.handle)
     else:
@@ -240,6 +273,7 @@ def info(data: Data) -> FrameInfo:
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
+                needs_reference=tensor.get("reference", False),
                 raw_bytes=tensor["raw_bytes"],
                 section_bytes=tensor["section_bytes"],
                 sections=dict(tensor["sections"]),
@@ -277,6 +311,22 @@ def flatten(tensors: object) -> tuple[list[torch.Tensor], dict[str, Any]]:
         "compress takes a tensor, a list of tensors or a dict of tensors by name, not a "
         f"{type(tensors).__name__}"
     )
+
+
+def _matched(reference: object, structure: Mapping[str, Any], count: int) -> list[torch.Tensor]:
+    """Returns a reference for each tensor of a structure: an empty tensor where it has none."""
+    nothing = torch.empty(0)
+    names = structure.get("names")
+    if names is not None:
+        if not isinstance(reference, Mapping):
+            raise ValueError("the tensors have names; the reference must be a dict of tensors, too")
+        known = {name: reference[name] for name in names if name in reference}
+        others, _ = flatten(known)
+        return [dict(zip(known, others, strict=True)).get(name, nothing) for name in names]
+    others, form = flatten(reference)
+    if form.get("names") is not None or len(others) != count:
+        raise ValueError(f"the reference must be of the same form as what has {count} tensors")
+    return others
 
 
 def _checked(value: object, what: str) -> torch.Tensor:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
-__all__ += ["PriorMismatchError", "PastMismatchError", "CommunicationError"]
+__all__ += ["PriorMismatchError", "PastMismatchError", "ReferenceMismatchError"]
+__all__ += ["CommunicationError"]
 __all__ += ["translated"]
 
 
@@ -28,13 +29,22 @@ class PastMismatchError(LmgcError):
     """The frame refers to the frame before it in a sequence, and that is not the one at hand."""
 
 
+class ReferenceMismatchError(LmgcError):
+    """A tensor was compressed relative to a reference that is not the one at hand."""
+
+
 class CommunicationError(LmgcError):
     """A rank of a process group failed or is gone; the message names it and says what it said."""
 
 
 _BY_PREFIX: dict[str, type[LmgcError]] = {
     error.__name__ + ": ": error
-    for error in (CorruptFrameError, PriorMismatchError, PastMismatchError)
+    for error in (
+        CorruptFrameError,
+        PriorMismatchError,
+        PastMismatchError,
+        ReferenceMismatchError,
+    )
 }
 
 

@@ -33,6 +33,8 @@ class TensorInfo:
             the elements inside their bins). For "lm": "side" (scales, and where the rest lies),
             "lanes" (the digits of factors and residuals) and "tails" (what is left of them). For
             "lmgc": "side", "lanes" (the digits that the model saw) and "tails" (the others).
+        needs_reference: Whether it was compressed relative to a reference, which decompressing
+            needs, too.
     """
 
     name: str | None
@@ -43,6 +45,7 @@ class TensorInfo:
     raw_bytes: int
     section_bytes: int
     sections: dict[str, int]
+    needs_reference: bool = False
 
     @property
     def ratio(self) -> float:
@@ -130,6 +133,8 @@ class FrameInfo(Sizes):
             )
         if self.needs_past:
             lines.append("needs the frame before it")
+        if any(tensor.needs_reference for tensor in self.tensors):
+            lines.append("needs the reference that it was compressed relative to")
         return "\n".join(lines)
 
 

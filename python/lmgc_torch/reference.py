@@ -11,18 +11,19 @@ is read in `reference_frame`; methods are in `reference_planes`, `reference_fixe
     tensors[0].dtype, tensors[0].array
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lmgc_torch.errors import PastMismatchError
+from lmgc_torch.errors import PastMismatchError, ReferenceMismatchError
 from lmgc_torch.reference_common import (
     checksum,
     refuse,
 )
-from lmgc_torch.reference_fixed import FixedSection, PastFactors
+from lmgc_torch.reference_fixed import REFERENCE, FixedSection, PastFactors
 from lmgc_torch.reference_frame import DTYPES, FIXED, NOT_IN_NUMPY, read_header
 from lmgc_torch.reference_lm import LmSection
 from lmgc_torch.reference_lmgc import LmgcSection, RangeDecoder
@@ -67,7 +68,12 @@ class Past:
     factors: list[PastFactors | None] = field(default_factory=list)
 
 
-def decode(frame: bytes, prior: Any = None, past: Past | None = None) -> list[DecodedTensor]:
+def decode(
+    frame: bytes,
+    prior: Any = None,
+    past: Past | None = None,
+    reference: Sequence[bytes] = (),
+) -> list[DecodedTensor]:
     """Decodes a frame.
 
     Args:
@@ -75,6 +81,7 @@ def decode(frame: bytes, prior: Any = None, past: Past | None = None) -> list[De
         prior: The TorchScript module that compressed it, on the CPU; frames that hold nothing of
             methods "lmgc" and "lm" need none.
         past: The frame before, of a sequence; this one takes its place.
+        reference: The bytes of the tensors that the frame was compressed relative to.
 
     Returns:
         The tensors, in order.
@@ -84,6 +91,7 @@ def decode(frame: bytes, prior: Any = None, past: Past | None = None) -> list[De
         PriorMismatchError: The frame was compressed with another prior, or one that is not
             portable.
         PastMismatchError: The frame refers to another one than `past`.
+        ReferenceMismatchError: A tensor was compressed relative to another one.
     """
     header = read_header(frame)
     if checksum(frame[header.size :]) != header.payload_checksum:
@@ -108,7 +116,16 @@ def decode(frame: bytes, prior: Any = None, past: Past | None = None) -> list[De
             predicted = record.method == "lowrank"
             fixed = FixedSection(section, record.sizes, record.element, predicted, record.spare)
             index = len(tensors)
-            data = fixed.decode(known[index] if index < len(known) else None)
+            words = None
+            if fixed.flags & REFERENCE:
+                own = reference[index] if index < len(reference) else b""
+                if checksum(own) & 0xFFFFFFFF != fixed.reference_checksum:
+                    raise ReferenceMismatchError(f"tensor {index}: this is another reference")
+                width = record.element.width
+                words = [
+                    int.from_bytes(own[i : i + width], "little") for i in range(0, len(own), width)
+                ]
+            data = fixed.decode(known[index] if index < len(known) else None, words)
             factors[-1] = fixed.factors()
         elif record.method == "lm":
             model = LanguageModel(prior, 4, "")

@@ -114,10 +114,33 @@ def lengthen(word: int, form: Float, spare: Spare) -> int:
     return result % long_sign + (long_sign if word >= sign else 0)
 
 
+def shorten(word: int, form: Float, spare: Spare) -> int:
+    """Returns the word of a short format for one of the element type, without what it lacks."""
+    long_p = form.mantissa + spare.bits
+    long_sign = 1 << (form.bits + spare.bits - 1)
+    field, significand = divmod(word % long_sign, 1 << long_p)
+    if field > spare.exponents:
+        result = (word % long_sign >> spare.bits) - (spare.exponents << form.mantissa)
+    else:
+        down = spare.exponents + spare.bits - max(field - 1, 0)
+        result = (significand + (1 << long_p if field else 0)) >> down
+    return result + (1 << (form.bits - 1) if word >= long_sign else 0)
+
+
+# ---- section 6.11: references --------------------------------------------------------------------
+
+
+def in_units(value: int, exponent: int) -> int:
+    """Returns a number times a power of two, rounded down, within its limits."""
+    shifted = value << min(exponent, 61) if exponent >= 0 else value >> -exponent
+    return min(max(shifted, -(2**60)), 2**60)
+
+
 # ---- section 6.2: section ------------------------------------------------------------------------
 
 BY_DIMENSION_1, DEAD_LINES, COLUMN_SCALES = 1, 2, 4  # and 8 and 16: line widths of factors
 PROJECTIONS = 64  # method lowrank only
+REFERENCE = 128  # not method lm
 
 
 class Section:
@@ -131,6 +154,7 @@ class Section:
     """
 
     low_rank: LowRank | None = None
+    reference: Sequence[int] = ()  # words
 
     def __init__(
         self,
@@ -146,16 +170,20 @@ class Section:
         bias = 2 ** (element.exponent_bits - 1) - 1 - spare.exponents
         mantissa = element.mantissa_bits - spare.bits
         self.form = Float(1 + element.exponent_bits + mantissa, mantissa, bias)
-        self.kind = VARIES if predicted else EDGE
+        self.kind = VARIES if predicted or flags & REFERENCE else EDGE
         rank = fields.varint() if predicted else 0
         counts = (0, 0)
         if flags & PROJECTIONS:
             counts = fields.varint(), fields.varint()
+        if flags & REFERENCE:
+            self.reference_checksum, self.factor = fields.unsigned(4), fields.unsigned(4)
+            if self.factor >= 2**17:
+                refuse("the factor of the reference is out of its range")
         side = BitReader(ByteReader(fields.take(fields.varint())))
         self.check_flags(predicted)
         self.find_lines(side)
         if self.elements == 0:
-            if predicted:
+            if predicted or flags & REFERENCE:
                 refuse("nothing is left to predict")
             side.end()
             return
@@ -172,9 +200,8 @@ class Section:
 
     def check_flags(self, predicted: bool) -> None:
         flat = Matrix(self.sizes).flat
-        if self.flags & ~(31 + PROJECTIONS if predicted else 7) or (
-            flat and (self.flags or predicted)
-        ):
+        known = 31 + PROJECTIONS if predicted else 7
+        if self.flags & ~(known + REFERENCE) or (flat and (self.flags & ~REFERENCE or predicted)):
             refuse("flags that are unknown, or do not suit the tensor or the method")
         if self.flags & BY_DIMENSION_1 and (len(self.sizes) < 3 or self.sizes[1] < 2):
             refuse("there is no view by dimension 1")
@@ -210,7 +237,26 @@ class Section:
 
     def bin_of(self, row: int, column: int) -> Bin:
         value, exponent = self.low_rank.prediction(row, column) if self.low_rank else (0, 0)
+        if self.flags & REFERENCE:
+            index = self.index(self.live_rows[row], self.live_columns[column])
+            word = shorten(self.reference[index], self.form, self.spare)
+            quantum = max(self.scale(row, column) // 4 - 2, self.form.least - self.form.mantissa)
+            value, exponent = self.by_reference(word, value, exponent, quantum)
         return bin_of(value, exponent, self.scale(row, column), self.kind, self.form)
+
+    def by_reference(self, word: int, value: int, exponent: int, quantum: int) -> tuple[int, int]:
+        """Returns the prediction by a word of the reference and by a product."""
+        form = self.form
+        sign = 1 << (form.bits - 1)
+        field, fraction = divmod(word % sign, 1 << form.mantissa)
+        if field == 2 ** (form.bits - 1 - form.mantissa) - 1 - self.spare.exponents:
+            return value, exponent
+        significand = fraction + (1 << form.mantissa if field else 0)
+        ulp = max(field, 1) - form.bias - form.mantissa
+        own = significand * self.factor >> 16
+        unit = max(quantum, ulp) - 5
+        own = in_units(-own if word >= sign else own, ulp - unit)
+        return own + in_units(value, exponent - unit), unit
 
     def tensor(self, live_words: Iterable[int]) -> bytes:
         """Returns the tensor's bytes, from the words of the live matrix."""
@@ -259,9 +305,16 @@ class FixedSection(Section):
             self.low_rank.v.read_head(fields)
         self.digits = Digits(fields, self.elements, self.kind)
 
-    def decode(self, past: PastFactors | None = None) -> bytes:
+    def decode(
+        self, past: PastFactors | None = None, reference: Sequence[int] | None = None
+    ) -> bytes:
+        """Returns the tensor's bytes; `reference` are the words of its reference."""
         if self.elements == 0:
             return self.tensor([])
+        if self.flags & REFERENCE:
+            if reference is None:
+                refuse("the tensor needs a reference")
+            self.reference = reference
         if self.low_rank:
             u, v = self.live_of(past)
             self.low_rank.read_bodies(self.fields, u, v)

@@ -8,7 +8,8 @@ type, shape and method of its tensors. The frame is `v1_NAME.lmgc`, the tensors'
 the other, are `v1_NAME.raw`. Those of version 2 have what version 1 does not know, and so on.
 Frames of method "lmgc", whatever their version, need `prior_v1.pt`, those of method "lm" the prior
 that `prior_files` tells: `prior_v2_lm.pt`, or one of the bundled architecture, which is built from
-numbers. Where there is a `NAME.before`, it is the frame that this one refers to.
+numbers. Where there is a `NAME.before`, it is the frame that this one refers to, where there is a
+`NAME.reference`, it has the bytes of the tensors that it was compressed relative to.
 tests/test_reference.py reads all of it.
 """
 
@@ -338,6 +339,7 @@ def frames_v3() -> Frames:
     for dtype in FLOATS:
         name = str(dtype).removeprefix("torch.")
         yield f"past_{name}", sequence_of(dtype, 1), {"method": "lowrank"}
+        yield f"reference_{name}", moved(dtype), {"method": "lowrank"}
     for dtype in FLOATS:
         name = str(dtype).removeprefix("torch.")
         bits_kept = 7 if dtype.itemsize > 2 else 4
@@ -366,6 +368,35 @@ def sequence_of(dtype: torch.dtype, step: int) -> list[Tensor]:
     turned = mixed_low_rank(20, 9 * 10, 4, dtype=dtype, seed=60, step=step)
     convolution = turned.view(20, 10, 3, 3).transpose(0, 1).contiguous()
     return [matrix, values(50, dtype), convolution]
+
+
+def checkpoint(dtype: torch.dtype) -> list[Tensor]:
+    """A matrix, one whose elements all shrink, short floats, and numbers of all kinds."""
+    matrix = values(40 * 36, dtype, 70).view(40, 36)
+    return [
+        matrix,
+        values(1000, dtype, 71).abs(),
+        with_zero_bits(values(400, dtype, 72), 4),
+        special(dtype, 300),
+    ]
+
+
+def moved(dtype: torch.dtype) -> list[Tensor]:
+    """The same some steps later."""
+    matrix, shrunk, short, kinds = (tensor.double() for tensor in checkpoint(dtype))
+    matrix += low_rank(40, 36, 2, dtype=torch.float64, seed=73) / 256
+    matrix[4:7] = 0
+    shrunk *= 1 - 2.0**-9
+    short += values(400, torch.float64, 74) / 64
+    kinds = torch.where(kinds.isfinite(), kinds * 1.01, kinds).flip(0)
+    result = [matrix, shrunk, with_zero_bits(short.to(dtype), 4), kinds]
+    return [tensor.to(dtype) for tensor in result]
+
+
+def reference(name: str) -> list[Tensor] | None:
+    """The tensors that a frame was compressed relative to."""
+    begin, _, dtype = name.partition("_")
+    return checkpoint(getattr(torch, dtype)) if begin == "reference" else None
 
 
 def before(name: str) -> list[Tensor] | None:
@@ -448,7 +479,11 @@ def make(version: int, folder: Path) -> None:
             past = PastFrame()
             data = compress(first, past=past, **options)
             (folder / f"v{version}_{name}.before").write_bytes(to_bytes(data))
-        frame = compress(tensors, prior=prior, past=past, **options)
+        known = reference(name)
+        if known is not None:
+            data = b"".join(to_bytes(bits(tensor)) for tensor in known)
+            (folder / f"v{version}_{name}.reference").write_bytes(data)
+        frame = compress(tensors, prior=prior, past=past, reference=known, **options)
         assert info(frame).version == version
         (folder / f"v{version}_{name}.lmgc").write_bytes(to_bytes(frame))
         raw = b"".join(to_bytes(bits(tensor)) for tensor in tensors)
