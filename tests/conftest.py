@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import helpers
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from lmgc_torch import Prior
+from lmgc_torch import Prior, cli
 
 # Examples are the same on every run: a failure that one machine finds is found by all. Operators
 # are slow when first called, which is no reason to fail. `--hypothesis-profile=more` looks further.
@@ -83,3 +83,37 @@ def bound_prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
     """A prior that is not portable."""
     path = tmp_path_factory.mktemp("prior") / "bound.pt"
     return Prior.load(helpers.write_prior(path, portable=False))
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Runs the command line in this process, which is quick; returns its output and messages."""
+
+    def run(*arguments: object, code: int = 0) -> tuple[str, str]:
+        capfd.readouterr()
+        try:
+            got = cli.main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse
+            got = error.code
+        out, messages = capfd.readouterr()
+        assert got == code, messages
+        return out, messages
+
+    return run
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    return {
+        "weight": helpers.gradient(40, 30),
+        "half": helpers.gradient(100, dtype=torch.bfloat16),
+        "empty": torch.empty(0, 3),
+        "step": torch.tensor(7),
+    }
+
+
+@pytest.fixture
+def pt(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """A .pt file of these tensors."""
+    torch.save(tensors, tmp_path / "model.pt")
+    return tmp_path / "model.pt"

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,24 @@ def identical(one: Tensor, two: Tensor) -> bool:
 def all_identical(one: Iterable[Tensor], two: Iterable[Tensor]) -> bool:
     one, two = list(one), list(two)
     return len(one) == len(two) and all(map(identical, one, two))
+
+
+def equal(one: Any, two: Any) -> bool:
+    """Whether two objects have the same types, the same bits, and the same order."""
+    if type(one) is not type(two):
+        return False
+    if isinstance(one, Tensor):
+        return identical(one, two) and one.requires_grad == two.requires_grad
+    if isinstance(one, float):
+        return struct.pack(">d", one) == struct.pack(">d", two)
+    if isinstance(one, complex):
+        return equal([one.real, one.imag], [two.real, two.imag])
+    if isinstance(one, dict):
+        same = equal(list(one), list(two)) and equal(list(one.values()), list(two.values()))
+        return same and equal(getattr(one, "__dict__", None), getattr(two, "__dict__", None))
+    if isinstance(one, list | tuple) and type(one) is not torch.Size:
+        return len(one) == len(two) and all(map(equal, one, two))
+    return bool(one == two)
 
 
 def from_bytes(data: bytes, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:

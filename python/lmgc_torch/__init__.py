@@ -3,6 +3,9 @@
     frame = lmgc_torch.compress({"weight": gradient})
     tensors = lmgc_torch.decompress(frame)
 
+    lmgc_torch.save_file({"weight": weight}, "model.lmgc")
+    tensors = lmgc_torch.load_file("model.lmgc")
+
 The same operators are there as ``torch.ops.lmgc`` once this is imported.
 """
 
@@ -10,8 +13,10 @@ import contextlib
 
 from lmgc_torch import _library, export, near_lossless
 from lmgc_torch.api import compress, decompress, info
+from lmgc_torch.archive import load, load_file, safe_open, save, save_file
 from lmgc_torch.errors import (
     CommunicationError,
+    CorruptArchiveError,
     CorruptFrameError,
     LmgcError,
     PastMismatchError,
@@ -28,10 +33,12 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
+__all__ += ["save_file", "load_file", "safe_open", "save", "load"]
 __all__ += ["Prior", "WarmStart", "PastFrame", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
-__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
-__all__ += ["ReferenceMismatchError", "CommunicationError"]
+__all__ += ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
+__all__ += ["PriorMismatchError", "PastMismatchError", "ReferenceMismatchError"]
+__all__ += ["CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.

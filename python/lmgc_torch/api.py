@@ -9,7 +9,7 @@ the names) is a line of JSON in the frame's metadata:
     {"lmgc":1,"names":["a","b"]}    a dict
     {"lmgc":1,"list":true, ...}     a list, where there is more to say
 
-Other keys belong to those who write them: "file" is the command line's.
+Other keys belong to those who write them.
 """
 
 import json
@@ -131,40 +131,10 @@ def compress(
         >>> decompress(frame)["weight"].shape
         torch.Size([1000])
     """
-    return compress_with(
-        tensors,
-        {},
-        method=method,
-        prior=prior,
-        separator=separator,
-        bytes_per_group=0 if bytes_per_group is None else bytes_per_group,
-        byte_order=byte_order,
-        window=window,
-        lane_elements=0 if lane_elements is None else lane_elements,
-        bypass=bypass,
-        memory_limit=memory_limit,
-        warm_start=warm_start,
-        past=past,
-        reference=reference,
-    )
-
-
-def compress_with(
-    tensors: Tensors,
-    extra: Mapping[str, Any],
-    *,
-    method: Method = "auto",
-    prior: PriorLike | None = None,
-    warm_start: WarmStart | None = None,
-    past: PastFrame | None = None,
-    reference: Tensors | None = None,
-    **options: Any,
-) -> torch.Tensor:
-    """`compress`, with `extra` keys for the frame's metadata; their values are what JSON has."""
     values, structure = flatten(tensors)
     metadata = ""
-    if extra or structure != _A_LIST:
-        keys = {"lmgc": METADATA_VERSION, **structure, **extra}
+    if structure != _A_LIST:
+        keys = {"lmgc": METADATA_VERSION, **structure}
         metadata = json.dumps(keys, separators=(",", ":"))
     if method not in METHODS:
         legal = ", ".join(map(repr, METHODS))
@@ -196,7 +166,19 @@ def compress_with(
                 frame = _library.ops().compress.past(values, past.handle, warm, **keywords)
         return cast(torch.Tensor, frame)
     with translated():
-        frame = _library.ops().compress(values, handle, method=method, metadata=metadata, **options)
+        frame = _library.ops().compress(
+            values,
+            handle,
+            method=method,
+            separator=separator,
+            bytes_per_group=0 if bytes_per_group is None else bytes_per_group,
+            byte_order=byte_order,
+            window=window,
+            lane_elements=0 if lane_elements is None else lane_elements,
+            bypass=bypass,
+            memory_limit=memory_limit,
+            metadata=metadata,
+        )
     return cast(torch.Tensor, frame)
 
 
@@ -425,7 +407,7 @@ def _header(frame: torch.Tensor) -> dict[str, Any]:
 
 
 def _structure(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys that `compress_with` wrote into the metadata, checked."""
+    """Returns the keys that `compress` wrote into the metadata, checked."""
     try:
         keys = json.loads(header["metadata"])
     except (ValueError, RecursionError):

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
-__all__ += ["ReferenceMismatchError", "CommunicationError"]
+__all__ = ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
+__all__ += ["PriorMismatchError", "PastMismatchError", "ReferenceMismatchError"]
+__all__ += ["CommunicationError"]
 __all__ += ["translated"]
 
 
@@ -14,6 +15,10 @@ class LmgcError(RuntimeError):
 
 class CorruptFrameError(LmgcError):
     """The bytes are no frame, were changed or cut, or are of a version that is not read here."""
+
+
+class CorruptArchiveError(CorruptFrameError):
+    """The file is no archive, was changed or cut, or is of a version that is not read here."""
 
 
 class PriorMismatchError(LmgcError):

@@ -1,241 +1,126 @@
-"""Files of tensors (.pt, .safetensors) and of frames, for the command ``lmgc``.
+"""Files that are read as memory maps, and written whole or not at all.
 
 A path of None is standard input or standard output.
 """
 
-import ctypes
-import dataclasses
-import io
-import json
+import contextlib
+import mmap
 import os
-import struct
+import secrets
+import stat
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
-from lmgc_torch import api
-from lmgc_torch.frame_info import FrameInfo
+__all__ = ["map_file", "map_open_file", "write_bytes", "write_whole", "abandon_writes"]
 
-SUFFIX = ".lmgc"
-PT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-SAFETENSORS_SUFFIX = ".safetensors"
-STANDARD = "-"
-
-Tensors = torch.Tensor | list[torch.Tensor] | dict[str, torch.Tensor]
+_partials: set[Path] = set()  # files under another name, not complete yet
+_lock = threading.Lock()
 
 
-class DataError(Exception):
-    """What a file holds does not do."""
+def map_file(path: str | os.PathLike[str]) -> torch.Tensor:
+    """Maps a file into memory: what is looked at is read, and no more.
 
+    Args:
+        path: The file. It must not become shorter as long as the tensor lives.
 
-class UsageError(Exception):
-    """The command does not do."""
+    Returns:
+        Its bytes, uint8 of shape [bytes], on the CPU. They must not be written to.
 
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What a file of tensors was beside its tensors.
-
-    Attributes:
-        format: "pt" or "safetensors".
-        metadata: The texts that safetensors keeps with the tensors, by key.
+    Raises:
+        OSError: The file cannot be read.
     """
-
-    format: str = "pt"
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what the frame's metadata hold under "file"."""
-        return {"format": self.format, **({"metadata": self.metadata} if self.metadata else {})}
-
-    @classmethod
-    def of_frame(cls, info: FrameInfo) -> "Origin":
-        """Reads it from a frame; frames of other makers are taken for .pt files."""
-        try:
-            keys = json.loads(info.metadata)["file"]
-            origin = cls(keys["format"], dict(keys.get("metadata", {})))
-        except (ValueError, RecursionError, TypeError, KeyError):
-            return cls()
-        known = origin.format in ("pt", "safetensors")
-        texts = all(isinstance(text, str) for pair in origin.metadata.items() for text in pair)
-        return origin if known and texts else cls()
+    with open(path, "rb") as file:
+        return map_open_file(file)
 
 
-def input_path(name: str) -> Path | None:
-    """Returns the path of an input that exists."""
-    if name == STANDARD:
-        return None
-    path = Path(name)
-    if not path.exists():
-        raise UsageError(f"there is no file {name}")
-    if path.is_dir():
-        raise UsageError(f"{name} is a folder")
-    return path
+def map_open_file(file: BinaryIO) -> torch.Tensor:
+    """`map_file` for a file that is open; it may be closed afterwards."""
+    if os.fstat(file.fileno()).st_size == 0:
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*not writable", UserWarning)
+        return torch.frombuffer(mapped, dtype=torch.uint8)
 
 
-def output_path(name: str, source: Path | None, *, overwrite: bool) -> Path | None:
-    """Returns the path of an output that may be written, not the input's."""
-    if name == STANDARD:
-        return None
-    path = Path(os.path.realpath(name))  # what a link names is replaced, not the link
-    if path.is_dir():
-        raise UsageError(f"{name} is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}")
-    if source is not None and path.exists() and path.samefile(source):
-        raise UsageError(f"{name} is the input itself")
-    if path.is_file() and not overwrite:
-        raise UsageError(f"{name} exists already: choose another name, or overwrite it with -f")
-    return path
+def write_bytes(file: BinaryIO, tensor: torch.Tensor) -> None:
+    """Writes a tensor's elements as they lie in memory, in C order, without another copy."""
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    if flat.numel():
+        file.write(flat.view(torch.uint8).numpy().data)
 
 
-def name_of(path: Path | None) -> str:
-    """Returns what messages call a file."""
-    return STANDARD if path is None else path.name
+def write_whole(
+    path: str | os.PathLike[str] | None,
+    write: Callable[[BinaryIO], object],
+    *,
+    like: os.stat_result | None = None,
+) -> None:
+    """Writes a whole file, or none: under another name first, which is renamed when all is on disk.
 
+    Args:
+        path: The file; where it is a link, what it names. Standard output if it is None. Devices
+            and pipes are written to as they are.
+        write: Writes the content to the binary file that it is given.
+        like: The file gets this one's permissions and time of modification.
 
-def write_whole(path: Path | None, write: Callable[[BinaryIO], None]) -> None:
-    """Writes a whole file, or none: under another name first."""
+    Raises:
+        OSError: The file cannot be written; nothing is left of it.
+    """
     if path is None:
         write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
+    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():  # a device or a pipe: not ours to replace
         with path.open("wb") as file:
             write(file)
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with _partial(path, 0o666 if like is None else 0o600) as partial, partial.open("wb") as file:
+        write(file)
+        file.flush()
+        if like is not None:
+            os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
+            os.utime(file.fileno(), ns=(like.st_atime_ns, like.st_mtime_ns))
+        os.fsync(file.fileno())
+        with _lock:
+            partial.replace(path)
+            _partials.discard(partial)
+    with contextlib.suppress(OSError):  # some file systems know no fsync of folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def _partial(path: Path, mode: int) -> Iterator[Path]:
+    """Makes an empty file beside `path`, and removes it unless it was renamed."""
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    with _lock:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        _partials.add(partial)
     try:
-        with partial.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        yield partial
     finally:
+        with _lock:
+            if partial in _partials:
+                _partials.discard(partial)
+                partial.unlink(missing_ok=True)
+
+
+def abandon_writes() -> None:
+    """Removes what is not complete, for a process that ends at once; nothing is written after it.
+
+    Other threads that write files wait from now on, for ever.
+    """
+    _lock.acquire()
+    for partial in _partials:
         partial.unlink(missing_ok=True)
-
-
-def _read_bytes(source: Path | None) -> bytearray:
-    if source is None:
-        return bytearray(sys.stdin.buffer.read())
-    with source.open("rb") as file:
-        return bytearray(file.read())
-
-
-def read_frame(source: Path | None) -> torch.Tensor:
-    """Reads a file as it is, into uint8 [bytes]."""
-    data = _read_bytes(source)
-    if not data:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(data, dtype=torch.uint8)
-
-
-def write_frame(file: BinaryIO, data: torch.Tensor) -> None:
-    """Writes the bytes of a tensor on the CPU."""
-    data = data.contiguous()
-    file.write(memoryview((ctypes.c_ubyte * data.numel()).from_address(data.data_ptr())))
-
-
-def load(source: Path | None) -> tuple[Tensors, Origin]:
-    """Reads a file of tensors, by its content."""
-    name = name_of(source)
-    data = _read_bytes(source)
-    header = _safetensors_header(data)
-    if header is not None:
-        return _load_safetensors(bytes(data), header, name)
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make it raise nearly anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{name} is neither a .safetensors file nor a .pt file that torch.load reads with "
-            f"weights_only=True: {first}"
-        ) from error
-    return _checked(content, name), Origin("pt")
-
-
-def _checked(content: object, name: str) -> Tensors:
-    """Returns what a .pt file holds if it is made of tensors alone."""
-    if isinstance(content, torch.Tensor):
-        return content
-    entries: list[tuple[str, object]]
-    if isinstance(content, Mapping):
-        for key in content:
-            if not isinstance(key, str):
-                raise DataError(f"{name} holds a dict whose key {key!r} is no str")
-        entries = [(f"entry {key!r}", value) for key, value in content.items()]
-    elif isinstance(content, list | tuple):
-        entries = [(f"item {index}", value) for index, value in enumerate(content)]
-    else:
-        raise DataError(
-            f"{name} holds a {type(content).__name__}; lmgc takes a tensor, or a list or dict of "
-            "tensors"
-        )
-    for what, value in entries:
-        if not isinstance(value, torch.Tensor):
-            raise DataError(
-                f"{name} holds a {type(content).__name__} whose {what} is a "
-                f"{type(value).__name__}; lmgc takes tensors alone, not nested ones (save the "
-                "model's state_dict by itself)"
-            )
-    try:
-        values, _ = api.flatten(content)
-    except ValueError as error:
-        raise DataError(f"{name}: {error}") from error
-    return dict(zip(content, values, strict=True)) if isinstance(content, Mapping) else values
-
-
-def save_pt(file: BinaryIO, tensors: Tensors) -> None:
-    """Writes a .pt file."""
-    torch.save(tensors, file)
-
-
-def safetensors_package() -> Any:
-    """Imports safetensors, or says that it is needed."""
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise UsageError("reading and writing .safetensors needs: pip install safetensors") from (
-            error
-        )
-    return safetensors
-
-
-def _safetensors_header(data: bytearray) -> dict[str, Any] | None:
-    """Returns the JSON header of a .safetensors file, None if it is none."""
-    if len(data) < 10 or data[8:9] != b"{":
-        return None
-    (size,) = struct.unpack_from("<Q", data)
-    if size > len(data) - 8:
-        return None
-    try:
-        header = json.loads(data[8 : 8 + size])
-    except (ValueError, RecursionError):
-        return None
-    return header if isinstance(header, dict) else None
-
-
-def _load_safetensors(data: bytes, header: dict[str, Any], name: str) -> tuple[Tensors, Origin]:
-    package = safetensors_package()
-    try:
-        tensors: dict[str, torch.Tensor] = package.torch.load(data)
-    except Exception as error:
-        raise DataError(f"{name} is not a sound .safetensors file: {error}") from error
-    order = [key for key in header if key in tensors]  # as they lie in the file
-    metadata = {str(key): str(text) for key, text in header.get("__metadata__", {}).items()}
-    return {key: tensors[key] for key in order}, Origin("safetensors", metadata)
-
-
-def save_safetensors(file: BinaryIO, tensors: Tensors, metadata: dict[str, str], name: str) -> None:
-    """Writes a .safetensors file; `name` is what messages call the frame it comes from."""
-    try:
-        file.write(safetensors_package().torch.save(tensors, metadata or None))
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{name}: .safetensors cannot hold these tensors: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise DataError(f"{name}: .safetensors cannot hold these tensors: {error}") from error

@@ -64,8 +64,43 @@ class TensorInfo:
         return {part: 8 * size / count for part, size in self.sections.items()}
 
 
+class Sizes:
+    """What tensors take, before and after; for frames and archives alike."""
+
+    tensors: tuple[TensorInfo, ...]
+    bytes: int
+    header_bytes: int
+
+    @property
+    def method(self) -> str:
+        """How the tensors are coded: the method of all, or "mixed", or "none" without tensors."""
+        methods = {tensor.method for tensor in self.tensors}
+        if len(methods) > 1:
+            return "mixed"
+        return methods.pop() if methods else "none"
+
+    @property
+    def raw_bytes(self) -> int:
+        """The size of all tensors before."""
+        return sum(tensor.raw_bytes for tensor in self.tensors)
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """All bytes by what they are spent on, over all tensors; they add up to `bytes`."""
+        total = {"header": self.header_bytes}
+        for tensor in self.tensors:
+            for name, size in tensor.sections.items():
+                total[name] = total.get(name, 0) + size
+        return total
+
+    @property
+    def ratio(self) -> float:
+        """`bytes` in % of `raw_bytes`; 100 where there is nothing to compress."""
+        return _percent(self.bytes, self.raw_bytes)
+
+
 @dataclass(frozen=True)
-class FrameInfo:
+class FrameInfo(Sizes):
     """What a frame holds; ``print`` shows it as a table.
 
     Attributes:
@@ -88,62 +123,9 @@ class FrameInfo:
     needs_past: bool
     metadata: str
 
-    @property
-    def method(self) -> str:
-        """How the tensors are coded: the method of all, or "mixed", or "none" without tensors."""
-        methods = {tensor.method for tensor in self.tensors}
-        if len(methods) > 1:
-            return "mixed"
-        return methods.pop() if methods else "none"
-
-    @property
-    def raw_bytes(self) -> int:
-        """The size of all tensors before."""
-        return sum(tensor.raw_bytes for tensor in self.tensors)
-
-    @property
-    def sections(self) -> dict[str, int]:
-        """The frame's bytes by what they are spent on, over all tensors; they add up to `bytes`."""
-        total = {"header": self.header_bytes}
-        for tensor in self.tensors:
-            for name, size in tensor.sections.items():
-                total[name] = total.get(name, 0) + size
-        return total
-
-    @property
-    def ratio(self) -> float:
-        """`bytes` in % of `raw_bytes`; 100 where there is nothing to compress."""
-        return _percent(self.bytes, self.raw_bytes)
-
     def __str__(self) -> str:
-        told = {p for t in self.tensors if t.method in RESIDUAL_METHODS for p in t.sections}
-        parts = tuple(part for part in RESIDUAL_PARTS if part in told)
-        rank = ("rank",) if any(tensor.rank > 0 for tensor in self.tensors) else ()
-        no_rank, no_parts = ("",) * len(rank), ("",) * len(parts)
-        rows = [("tensor", "type", "shape", "method", *rank, "bytes", "in frame", "%", *parts)]
-        for index, tensor in enumerate(self.tensors):
-            bits = tensor.bits_per_element if tensor.method in RESIDUAL_METHODS else {}
-            rows.append(
-                (
-                    str(index) if tensor.name is None else _printable(tensor.name),
-                    str(tensor.dtype).removeprefix("torch."),
-                    "x".join(map(str, tensor.shape)) or "scalar",
-                    tensor.method,
-                    *(str(tensor.rank or "") for _ in rank),
-                    f"{tensor.raw_bytes:,}",
-                    f"{tensor.section_bytes:,}",
-                    f"{tensor.ratio:.1f}",
-                    *(f"{bits[part]:.2f}" if part in bits else "" for part in parts),
-                )
-            )
-        whole = (f"{self.raw_bytes:,}", f"{self.bytes:,}", f"{self.ratio:.1f}")
-        header = ("", f"{self.header_bytes:,}", "")
-        rows.append(("header", "", "", "", *no_rank, *header, *no_parts))
-        rows.append(("all", "", "", self.method, *no_rank, *whole, *no_parts))
-        lines = _aligned(rows, left=4)
+        lines = table(self.tensors, self)
         spent = ", ".join(f"{name} {size:,}" for name, size in self.sections.items())
-        if parts:
-            lines.append(f"{', '.join(parts)}: in bits for each element")
         lines.append(f"frame format {self.version}; bytes: {spent}")
         if self.prior is not None:
             lines.append(
@@ -154,6 +136,38 @@ class FrameInfo:
         if any(tensor.needs_reference for tensor in self.tensors):
             lines.append("needs the reference that it was compressed relative to")
         return "\n".join(lines)
+
+
+def table(tensors: Sequence[TensorInfo], whole: Sizes) -> list[str]:
+    """Returns the lines of a table of tensors, with what all of them take at its end."""
+    told = {p for t in tensors if t.method in RESIDUAL_METHODS for p in t.sections}
+    parts = tuple(part for part in RESIDUAL_PARTS if part in told)
+    rank = ("rank",) if any(tensor.rank > 0 for tensor in tensors) else ()
+    no_rank, no_parts = ("",) * len(rank), ("",) * len(parts)
+    rows = [("tensor", "type", "shape", "method", *rank, "bytes", "in frame", "%", *parts)]
+    for index, tensor in enumerate(tensors):
+        bits = tensor.bits_per_element if tensor.method in RESIDUAL_METHODS else {}
+        rows.append(
+            (
+                str(index) if tensor.name is None else printable(tensor.name),
+                str(tensor.dtype).removeprefix("torch."),
+                "x".join(map(str, tensor.shape)) or "scalar",
+                tensor.method,
+                *(str(tensor.rank or "") for _ in rank),
+                f"{tensor.raw_bytes:,}",
+                f"{tensor.section_bytes:,}",
+                f"{tensor.ratio:.1f}",
+                *(f"{bits[part]:.2f}" if part in bits else "" for part in parts),
+            )
+        )
+    total = (f"{whole.raw_bytes:,}", f"{whole.bytes:,}", f"{whole.ratio:.1f}")
+    header = ("", f"{whole.header_bytes:,}", "")
+    rows.append(("header", "", "", "", *no_rank, *header, *no_parts))
+    rows.append(("all", "", "", whole.method, *no_rank, *total, *no_parts))
+    lines = _aligned(rows, left=4)
+    if parts:
+        lines.append(f"{', '.join(parts)}: in bits for each element")
+    return lines
 
 
 def _aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
@@ -172,5 +186,6 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 100.0
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """Returns a name as a line of text shows it."""
     return name if name.isprintable() else repr(name)

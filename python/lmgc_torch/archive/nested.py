@@ -1,0 +1,106 @@
+"""Objects that hold tensors in archives: `save` and `load`, as torch has them."""
+
+import os
+from typing import Any, BinaryIO
+
+import torch
+
+from lmgc_torch import files
+from lmgc_torch.api import Method, PriorLike
+from lmgc_torch.archive import objects
+from lmgc_torch.archive.reader import ArchiveReader
+from lmgc_torch.archive.writer import ArchiveWriter, add_tensors
+
+
+def save(
+    obj: object,
+    filename: str | os.PathLike[str],
+    *,
+    method: Method = "auto",
+    prior: PriorLike | None = None,
+) -> None:
+    """Writes an object that holds tensors to an archive, a whole checkpoint for example.
+
+    The file appears when it is complete, in place of one of that name. Memory for a few times the
+    largest tensor is needed beside the object.
+
+    Args:
+        obj: Tensors and parameters in dicts, lists, tuples, with numbers, texts, None and torch's
+            Size, dtype and device, as ``torch.load(..., weights_only=True)`` would return it: the
+            ``state_dict()`` of modules and optimizers, and dicts of them. Tensors that share their
+            elements are stored once.
+        filename: The file.
+        method: As for `lmgc_torch.compress`.
+        prior: As for `lmgc_torch.compress`.
+
+    Raises:
+        TypeError: The object holds something else; the message says where.
+        ValueError: The method or the prior are none.
+        OSError: The file cannot be written.
+
+    Example:
+        >>> save({"model": model.state_dict(), "epoch": 7}, "checkpoint.lmgc")
+    """
+    root, tensors = objects.encode(obj)
+
+    def write(file: BinaryIO) -> None:
+        writer = ArchiveWriter(file, method=method, prior=prior)
+        add_tensors(writer, tensors)
+        writer.finish(object={"root": root})
+
+    files.write_whole(filename, write)
+
+
+def load(
+    filename: str | os.PathLike[str],
+    map_location: torch.device | str = "cpu",
+    *,
+    prior: PriorLike | None = None,
+) -> Any:
+    """Reads an object from an archive.
+
+    No code is run. Memory for the tensors is needed, and on a device that is not the CPU for the
+    largest frame.
+
+    Args:
+        filename: A file that `save`, `save_file` or the command line wrote; also a single frame.
+        map_location: Where all tensors shall be decoded and lie: a CPU or CUDA device.
+        prior: As for `lmgc_torch.decompress`.
+
+    Returns:
+        An object equal to the one that was stored; of what `save_file` wrote, the dict. Tensors are
+        contiguous; those that shared their elements do so again.
+
+    Raises:
+        CorruptArchiveError: The file is no archive, or is damaged or cut.
+        CorruptFrameError: The tensors of an archive are damaged.
+        PriorMismatchError: It was made with another prior.
+        OSError: The file cannot be read.
+    """
+    return object_of(ArchiveReader.open(filename, device=map_location, prior=prior))
+
+
+def object_of(reader: ArchiveReader) -> Any:
+    """Decodes all tensors, and returns the object that they are part of."""
+    tensors = reader.tensors()
+    if reader.index.object is None:
+        return dict(zip(reader.names, tensors, strict=True))
+    return objects.decode(reader.index.object.get("root"), tensors)
+
+
+def check(reader: ArchiveReader) -> None:
+    """Decodes everything, frame by frame, and keeps nothing.
+
+    Raises:
+        CorruptFrameError: Something is damaged.
+        PriorMismatchError: It was made with another prior.
+    """
+    likes: list[torch.Tensor] = [torch.empty(0)] * len(reader.names)
+    for number in range(len(reader.index.frames)):
+        for position, tensor in zip(reader.positions(number), reader.decode(number), strict=True):
+            likes[position] = torch.empty_like(tensor, device="meta")
+    for position, entry in enumerate(reader.index.tensors):
+        if entry.view_of is not None:
+            likes[position] = reader.view_of(entry, likes[entry.view_of])
+    if reader.index.object is not None:
+        objects.decode(reader.index.object.get("root"), likes)
