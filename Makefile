@@ -28,7 +28,7 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
-CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
 .PHONY: demo test build lint format stubs clean
 
@@ -62,7 +62,8 @@ stubs: build
 	@$(PY) -m ruff format --quiet python/lmgc_torch/_C.pyi
 
 clean:
-	rm -rf build dist python/lmgc_torch.egg-info python/lmgc_torch/*.so
+	rm -rf build dist python/lmgc_torch.egg-info
+	rm -rf python/lmgc_torch/*.so python/lmgc_torch/include python/lmgc_torch/share
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -exec rm -rf {} +
 

@@ -23,7 +23,11 @@ from lmgc_torch.warm_start import WarmStart
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+cmake_prefix_path = str(_library.CMAKE_PREFIX)
+"""Where CMake finds this package for C++: ``find_package(lmgc_torch)`` with it in CMAKE_PREFIX_PATH
+gives the target ``lmgc_torch::lmgc_torch``; ``torch.utils.cmake_prefix_path`` is its model."""
+
+__all__ = ["__version__", "cmake_prefix_path"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
 __all__ += ["Prior", "WarmStart", "export"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
