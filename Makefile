@@ -7,6 +7,7 @@
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
 #   make format   apply the formatters
+#   make dist     a wheel and a source distribution, in dist
 #   make stubs    write python/lmgc_torch/_C.pyi anew
 #   make clean    remove everything that was built (.venv stays)
 #
@@ -30,7 +31,7 @@ TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
 CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test build lint format stubs clean
+.PHONY: demo test build lint format dist stubs clean
 
 demo: build
 	@$(PY) examples/demo.py
@@ -56,6 +57,11 @@ format: $(EDITABLE)
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 	@.venv/bin/clang-format -i $(CXX_FILES)
+
+# What setuptools left of an earlier wheel would be put into this one.
+dist: build
+	@rm -rf build/lib.* build/bdist.*
+	@LMGC_BUILD_DIR=build $(PY) -m build --no-isolation --sdist --wheel
 
 stubs: build
 	@$(PY) -m pybind11_stubgen lmgc_torch._C --output-dir python --exit-code
