@@ -6,6 +6,7 @@
 #   make test     pytest, then the C++ tests
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
+#   make docs     the documentation's pages, in build/docs
 #   make format   apply the formatters
 #   make dist     a wheel and a source distribution, in dist
 #   make stubs    write python/lmgc_torch/_C.pyi anew
@@ -31,7 +32,7 @@ TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
 CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test build lint format dist stubs clean
+.PHONY: demo test build lint docs format dist stubs clean
 
 demo: build
 	@$(PY) examples/demo.py
@@ -52,6 +53,10 @@ lint: $(EDITABLE)
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@.venv/bin/clang-format --dry-run --Werror $(CXX_FILES)
+
+docs: $(EDITABLE)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 format: $(EDITABLE)
 	@$(PY) -m ruff check --fix-only .
@@ -86,5 +91,5 @@ $(TOOLS): pyproject.toml
 
 $(EDITABLE): $(TOOLS) pyproject.toml setup.py
 	@CMAKE_ARGS="-DBUILD_TESTING=ON $(CMAKE_ARGS)" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
-	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev,bench]"
+	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev,bench,docs]"
 	@touch $@
