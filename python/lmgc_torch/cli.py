@@ -4,6 +4,7 @@
     lmgc decompress model.safetensors.lmgc
     lmgc test model.safetensors.lmgc
     lmgc info model.safetensors.lmgc
+    lmgc analyze model.safetensors
     lmgc export-prior CHECKPOINT -o prior.pt
 
 Inputs are .safetensors files and .pt files (read with ``weights_only=True``) that hold a tensor, a
@@ -26,6 +27,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 
 from lmgc_torch import __version__, api, export, files
+from lmgc_torch.analyze import command as analyze_command
 from lmgc_torch.errors import LmgcError
 from lmgc_torch.files import (
     PT_SUFFIXES,
@@ -160,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("info", _info, "show what is in a compressed file")
     sub.add_argument("file", metavar="FILE" + SUFFIX)
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    analyze_command.add_command(commands, _EPILOG)
 
     sub = command(
         "export-prior", _export_prior, "turn a checkpoint of a language model into a prior"
