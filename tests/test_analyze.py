@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from helpers import DTYPES, FLOATS, from_bytes, gradient
+from helpers import DTYPES, FLOATS, from_bytes, gradient, run_notebook
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -499,3 +499,18 @@ def test_errors(
 def test_function_of_the_package():
     assert lmgc_torch.analyze is analyze
     assert callable(analyze)
+
+
+# ---- the notebook --------------------------------------------------------------------------------
+
+
+def test_notebook_estimates_traffic(monkeypatch: pytest.MonkeyPatch):
+    path = Path(__file__).resolve().parents[1] / "examples" / "notebooks" / "traffic.ipynb"
+    models, wav2vec, whole, bound, counted, ours = map(str, run_notebook(path, monkeypatch))
+    assert len(models.splitlines()) == 2 + 8
+    assert "11.6 PB" in wav2vec  # the paper has 11.7
+    assert "1.45 EB" in whole
+    assert "everything | 182.6 | 2.19" in bound
+    assert "2.0" in counted
+    ratios = [float(line.split("|")[3]) for line in ours.splitlines()[2:]]
+    assert ratios == pytest.approx([82.7, 33.0, 66.0], abs=0.2)
