@@ -163,7 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", metavar="FILE" + SUFFIX)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    analyze_command.add_command(commands, _EPILOG)
+    analyze_command.add_arguments(
+        command("analyze", analyze_command.run, analyze_command.HELP),
+    )
 
     sub = command(
         "export-prior", _export_prior, "turn a checkpoint of a language model into a prior"

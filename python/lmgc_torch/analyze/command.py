@@ -1,9 +1,14 @@
-"""``lmgc analyze``: what compresses in a file of tensors, and why."""
+"""``lmgc analyze``: what compresses in a file of tensors, and why.
+
+Examples:
+  lmgc analyze model.safetensors --html model.html
+  lmgc analyze gradients.pt -m lowrank -m lm
+"""
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from lmgc_torch import api, files
 from lmgc_torch.analyze import METHODS, SAMPLE, Report, analyze
@@ -11,18 +16,13 @@ from lmgc_torch.analyze.table import as_text
 from lmgc_torch.errors import LmgcError
 from lmgc_torch.files import DataError, Tensors, UsageError
 
-__all__ = ["add_command", "run"]
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "tell what compresses in a .pt, .safetensors or .lmgc file, and why"
 
 
-def add_command(commands: "argparse._SubParsersAction[Any]", epilog: str = "") -> None:
-    """Adds the command to those of ``lmgc``."""
-    parser = commands.add_parser(
-        "analyze",
-        help="tell what compresses in a file, and why",
-        description="Tell what compresses in a .pt, .safetensors or .lmgc file, and why.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--html", metavar="OUT", help="write a page with plots, too")
@@ -31,8 +31,7 @@ def add_command(commands: "argparse._SubParsersAction[Any]", epilog: str = "") -
         "--downloads", metavar="N", type=int, help="downloads a month, to tell what they would save"
     )
     parser.add_argument(
-        "-m",
-        "--method",
+        *("-m", "--method"),
         action="append",
         choices=api.METHODS,
         help=f"a method to try; may be given again; default: {', '.join(METHODS)}",
@@ -49,7 +48,6 @@ def add_command(commands: "argparse._SubParsersAction[Any]", epilog: str = "") -
         metavar="P",
         help="the language model: a TorchScript file that you trust, or a bundled one's name",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
