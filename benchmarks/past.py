@@ -35,15 +35,16 @@ from factor_model import (
 from fixed_model import Floats, Format
 from gradients import DTYPES, Gradients, capture_ranks
 from low_rank import Weighted
+from measure import identical
 from torch import Tensor
 
-from lmgc_torch import compress, info
+from lmgc_torch import PastFrame, compress, decompress, info
 
 RANKS = 2
 SEEDS = {"gpt192x2": 103, "gpt256x1": 113, "vit192x2": 105, "convnet96x3": 118}
 MOST_ELEMENTS = 1 << 18  # of a matrix that is looked at
 FRACTION = 2.0**-16  # of past vectors in fixed point
-SCHEMES = ("a", "b", "conditional", "earlier", "c", "d")
+SCHEMES = ("a", "b", "conditional", "earlier", "c", "d", "frames")
 CASES = {  # what is coded, and what of the step before is known: ranks' own or their average
     "own from own": (0, 0),
     "own from average": (0, RANKS),
@@ -211,6 +212,20 @@ def residual_correlation(frame: Frame, now: Floats, past: Floats) -> float:
     return correlation(left, past)
 
 
+# ---- what was built ------------------------------------------------------------------------------
+
+
+def saved_by_frames(now: Tensor, before: Tensor) -> int:
+    """Returns the bits that a frame saves after that of the tensor before; both are decoded."""
+    sender, receiver = PastFrame(), PastFrame()
+    for tensor in (before, now):
+        frame = compress(tensor, method="lowrank", past=sender)
+        back = decompress(frame, past=receiver)
+        if not isinstance(back, Tensor) or not identical([tensor], [back]):
+            raise RuntimeError("a tensor did not come back")
+    return 8 * (compress(now, method="lowrank").numel() - frame.numel())
+
+
 # ---- what is measured ----------------------------------------------------------------------------
 
 
@@ -283,6 +298,8 @@ def study(now: Tensor, before: Tensor, schemes: set[str]) -> Counter[str]:
         add("scales", lines)
         add("c scales", saved)
     values = frame.weighted(now)
+    if "frames" in schemes:
+        add("frames", saved_by_frames(now, before))
     if "d" in schemes:
         r = correlation(values, past), residual_correlation(frame, values, past)
         add("d element, scale", correlated_bits(r[0], values.size))

@@ -3,8 +3,9 @@
     python benchmarks/warm_start.py
 
 trains character models of two widths (batches of 4 x 128 characters), keeps the gradients of steps
-20 to 27, and prints a table in Markdown: size and speed of ``scale``, of ``lowrank`` and of
-``lowrank`` with a warm start, all from the same process, step after step. Every frame is
+20 to 27, and prints a table in Markdown: size and speed of ``scale``, of ``lowrank``, of
+``lowrank`` with a warm start, and of that with a past frame, all from the same process, step after
+step. Every frame is
 decompressed and compared bit for bit. Speeds are of processor time on one thread, the best of all
 steps but the first; sizes are means over these steps.
 """
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor
 
 import lmgc_torch
-from lmgc_torch import WarmStart
+from lmgc_torch import PastFrame, WarmStart
 
 STEPS = tuple(range(20, 28))
-ROWS = ("scale", "lowrank", "lowrank, warm")
+ROWS = ("scale", "lowrank", "lowrank, warm", "lowrank, warm, past")
 
 
 def measure_steps(
@@ -44,14 +45,15 @@ def measure_steps(
     size = measure.raw_bytes(steps[0])
     sizes, into, out = [], [], []
     for _ in range(rounds):
-        warm = WarmStart() if name.endswith("warm") else None
+        warm = WarmStart() if "warm" in name else None
+        sender, receiver = (PastFrame(), PastFrame()) if "past" in name else (None, None)
         for k, tensors in enumerate(steps):
             start = time.thread_time()
             frame = lmgc_torch.compress(
-                tensors, method="scale" if name == "scale" else "lowrank", warm_start=warm
+                tensors, method=name.split(",")[0], warm_start=warm, past=sender
             )
             middle = time.thread_time()
-            back = lmgc_torch.decompress(frame)
+            back = lmgc_torch.decompress(frame, past=receiver)
             end = time.thread_time()
             if not isinstance(back, list) or not measure.identical(tensors, back):
                 raise RuntimeError(f"{name}: step {k} did not come back")

@@ -12,8 +12,10 @@ import helpers
 import torch
 
 from lmgc_torch import reference_common as common
+from lmgc_torch import reference_factors as factors
 from lmgc_torch import reference_fixed as fixed
 from lmgc_torch import reference_frame as ref_frame
+from lmgc_torch import reference_mixture as mixture
 
 
 class BitWriter:
@@ -93,10 +95,10 @@ class RandomDigits:
         for _ in range(generator.choice([1, 3, 255])):
             weights[generator.randrange(12)] += 1
         weights[generator.randrange(12)] += 255 - sum(weights)
-        positive = generator.choice([0, 127, 200, 254]) if kind == fixed.EDGE else 127
+        positive = generator.choice([0, 127, 200, 254]) if kind == mixture.EDGE else 127
         zero = generator.choice([0, 0, 5, 2000])
         minus_zero = generator.choice([0, 0, 5, 2000])
-        self.mixture = fixed.Mixture(tuple(weights), positive, zero, minus_zero)
+        self.mixture = mixture.Mixture(tuple(weights), positive, zero, minus_zero)
 
     def choose(self, contexts: Sequence[int]) -> list[int]:
         """Symbols, most of them probable ones."""
@@ -124,7 +126,9 @@ class RandomDigits:
         self.head = struct.pack("<H", sum(1 << c for c in range(12) if weights[c]))
         self.head += bytes(weight for weight in weights if weight) + bytes([self.mixture.positive])
         self.head += helpers.varint(self.mixture.zero) + helpers.varint(self.mixture.minus_zero)
-        self.head += bytes([self.generator.choice([max(contexts) + 1, fixed.CONTEXTS[self.kind]])])
+        self.head += bytes(
+            [self.generator.choice([max(contexts) + 1, mixture.CONTEXTS[self.kind]])]
+        )
         self.head += b"".join(map(helpers.varint, (words, len(escapes), len(tails))))
         self.body = block + escapes + tails
 
@@ -139,7 +143,7 @@ class RandomFactor:
         self.entries = [
             [round(generator.gauss(0, 1) * 2**size) for _ in range(rank)] for _ in range(lines)
         ]
-        self.digits = RandomDigits(generator, fixed.MIDDLE)
+        self.digits = RandomDigits(generator, mixture.MIDDLE)
 
     def code(self) -> None:
         """Makes head and body."""
@@ -147,7 +151,7 @@ class RandomFactor:
         for line, entries in enumerate(self.entries):
             for component in range(len(entries)):
                 symbol, width = self.split(line, component, tails)
-                contexts.append(fixed.context_of(width, 0, fixed.MIDDLE))
+                contexts.append(mixture.context_of(width, 0, mixture.MIDDLE))
                 symbols.append(symbol)
         self.digits.code(contexts, symbols, tails.bytes())
         self.head, self.body = self.digits.head, self.digits.body
@@ -243,7 +247,7 @@ class RandomSection:
             self.u.entries = [[*line[:-1], 0] for line in self.u.entries]
         self.code_factors()
         self.side.put_line(exponents, True)
-        for factor, flag in ((self.u, fixed.U_LINE_WIDTHS), (self.v, fixed.V_LINE_WIDTHS)):
+        for factor, flag in ((self.u, factors.U_LINE_WIDTHS), (self.v, factors.V_LINE_WIDTHS)):
             self.side.put_line(factor.component_widths, True)
             self.side.put_line(factor.line_widths, False)
             self.flags |= flag if factor.line_widths else 0
@@ -278,14 +282,16 @@ class RandomSection:
     def bin_of(self, row: int, column: int) -> fixed.Bin:
         value, exponent = self.prediction(row, column)
         scale = self.scales[0][row] + self.scales[1][column]
-        kind = fixed.VARIES if self.predicted else fixed.EDGE
+        kind = mixture.VARIES if self.predicted else mixture.EDGE
         return fixed.bin_of(value, exponent, scale, kind, self.form)
 
     def code_elements(self) -> None:
         places = [divmod(i, len(self.live[1])) for i in range(self.elements)]
         bins = [self.bin_of(row, column) for row, column in places]
         contexts = [own.context for own in bins]
-        self.digits = RandomDigits(self.generator, fixed.VARIES if self.predicted else fixed.EDGE)
+        self.digits = RandomDigits(
+            self.generator, mixture.VARIES if self.predicted else mixture.EDGE
+        )
         symbols = self.digits.choose(contexts)
         tail = RandomTail(self.generator)
         words = [0] * math.prod(self.sizes)

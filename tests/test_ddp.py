@@ -102,7 +102,7 @@ def _as_plain(rank, methods):
         stats = chosen[0].compression_stats()
         assert stats.steps == STEPS
         assert stats.raw_bytes > 0
-        if method in ("planes", "scale", "lowrank"):
+        if method in ("planes", "scale", "lowrank", "past"):
             assert 0 < stats.ratio < 98
             assert set(stats.methods.values()) == {method}
         chosen[0].close()
@@ -116,7 +116,7 @@ def _as_plain(rank, methods):
 
 @pytest.mark.parametrize(
     ("ranks", "methods"),
-    [(2, ("planes", "scale", "raw")), (3, ("auto", "planes")), (4, ("lowrank",))],
+    [(2, ("planes", "scale", "raw", "past")), (3, ("auto", "past")), (4, ("lowrank", "past"))],
 )
 def test_training_is_that_of_plain_ddp(ranks, methods):
     for equal in run_ranks(_as_plain, ranks, methods):

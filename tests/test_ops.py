@@ -117,7 +117,7 @@ def test_schemas_are_as_documented():
         'str window="disjoint", int lane_elements=0, bool bypass=True, int memory_limit=268435456, '
         'str metadata="") -> Tensor'
     )
-    assert OPS.compress.overloads() == ["default", "prior", "warm"]
+    assert OPS.compress.overloads() == ["default", "prior", "warm", "past"]
     assert str(OPS.decompress.default._schema) == (
         "lmgc::decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None) -> Tensor[]"
     )

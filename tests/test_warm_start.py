@@ -260,7 +260,7 @@ def test_full_searches_come_again():
 def test_wrong_arguments():
     with pytest.raises(TypeError, match="warm_start is of type dict"):
         compress(torch.zeros(4), warm_start={})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="a warm start is for"):
+    with pytest.raises(ValueError, match="warm starts and past frames are for"):
         lmgc_torch._library.ops().compress.warm([], WarmStart().handle, method="planes")
 
 

@@ -6,6 +6,7 @@
 #include "core/version.h"
 #include "ops/compress.h"
 #include "ops/dtype.h"
+#include "ops/past_frame.h"
 #include "ops/prior.h"
 #include "ops/warm_start.h"
 
@@ -19,13 +20,21 @@ struct WarmStart::Handle {
   c10::intrusive_ptr<ops::WarmStart> warm_start;
 };
 
+struct PastFrame::Handle {
+  c10::intrusive_ptr<ops::PastFrame> past;
+};
+
 struct Access {
   static ops::OptionalPrior of(const std::optional<Prior>& prior) {
     if (!prior) return std::nullopt;
     return prior->handle_->prior;
   }
-  static const c10::intrusive_ptr<ops::WarmStart>& of(const WarmStart& warm_start) {
-    return warm_start.handle_->warm_start;
+  static ops::OptionalWarmStart of(const std::optional<WarmStart>& warm_start) {
+    if (!warm_start) return std::nullopt;
+    return warm_start->handle_->warm_start;
+  }
+  static const c10::intrusive_ptr<ops::PastFrame>& of(const PastFrame& past) {
+    return past.handle_->past;
   }
 };
 
@@ -45,6 +54,7 @@ auto translated(Work&& work) {
   } catch (const c10::Error& error) {
     raise_if<CorruptFrameError>(error, "CorruptFrameError: ");
     raise_if<PriorMismatchError>(error, "PriorMismatchError: ");
+    raise_if<PastMismatchError>(error, "PastMismatchError: ");
     throw;
   }
 }
@@ -70,12 +80,21 @@ WarmStart::WarmStart()
 
 void WarmStart::clear() { handle_->warm_start->clear(); }
 
+PastFrame::PastFrame()
+    : handle_(std::make_shared<Handle>(Handle{c10::make_intrusive<ops::PastFrame>()})) {}
+
+void PastFrame::clear() { handle_->past->clear(); }
+
 at::Tensor compress(const std::vector<at::Tensor>& tensors, const CompressOptions& options) {
   return translated([&] {
-    if (options.warm_start && (options.method == "auto" || options.method == "lowrank")) {
-      return ops::compress_warm(tensors, Access::of(*options.warm_start), options.method,
+    const ops::OptionalWarmStart warm_start = Access::of(options.warm_start);
+    const bool remembers = options.method == "auto" || options.method == "lowrank";
+    if (options.past && remembers) {
+      return ops::compress_past(tensors, Access::of(*options.past), warm_start, options.method,
                                 options.metadata);
     }
+    if (warm_start && remembers)
+      return ops::compress_warm(tensors, *warm_start, options.method, options.metadata);
     return ops::compress(tensors, Access::of(options.prior), options.method, "none", 0, "big",
                          "disjoint", options.lane_elements, true, options.memory_limit,
                          options.metadata);
@@ -85,6 +104,11 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const CompressOption
 std::vector<at::Tensor> decompress(const at::Tensor& frame, const std::optional<Prior>& prior) {
   TORCH_CHECK_VALUE(frame.defined(), "the frame is an undefined tensor");
   return translated([&] { return ops::decompress(frame, Access::of(prior)); });
+}
+
+std::vector<at::Tensor> decompress(const at::Tensor& frame, const PastFrame& past) {
+  TORCH_CHECK_VALUE(frame.defined(), "the frame is an undefined tensor");
+  return translated([&] { return ops::decompress_past(frame, Access::of(past)); });
 }
 
 std::int64_t FrameInfo::raw_bytes() const {
@@ -103,7 +127,8 @@ FrameInfo info(const at::Tensor& frame) {
                    {},
                    bytes.numel(),
                    static_cast<std::int64_t>(header.header_size),
-                   header.has_prior};
+                   header.has_prior,
+                   header.past.has_value()};
     for (const TensorRecord& record : header.tensors) {
       info.tensors.push_back({ops::scalar_type(record.dtype), record.sizes, name(record.method),
                               static_cast<std::int64_t>(record.bytes),

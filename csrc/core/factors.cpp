@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/integer_math.h"
+#include "core/projection.h"
 
 namespace lmgc {
 namespace {
@@ -34,10 +35,10 @@ EntryShape Factor::shape_of(std::int64_t line, std::int64_t component) const {
   return {width - 4 * bits, bits};
 }
 
-EntryDigits split_entry(std::int32_t entry, int tail_bits) {
+EntryDigits split_entry(std::int32_t entry, int tail_bits, std::int64_t bin) {
   const std::int64_t moved =
       std::int64_t{entry} + (tail_bits > 0 ? std::int64_t{1} << (tail_bits - 1) : 0);
-  const std::int64_t residual = moved >> tail_bits;
+  const std::int64_t residual = (moved >> tail_bits) - bin;
   if (std::abs(residual) > most_residual)
     return {symbol_escape, static_cast<std::uint32_t>(entry), 32};
   const auto mask = (std::uint32_t{1} << tail_bits) - 1;
@@ -45,9 +46,9 @@ EntryDigits split_entry(std::int32_t entry, int tail_bits) {
           tail_bits};
 }
 
-std::int64_t join_entry(int symbol, int tail_bits, BitReader& tails) {
+std::int64_t join_entry(int symbol, int tail_bits, std::int64_t bin, BitReader& tails) {
   if (symbol == symbol_escape) return static_cast<std::int32_t>(tails.get(32));
-  return (std::int64_t{symbol} - symbol_origin) * (std::int64_t{1} << tail_bits) +
+  return (bin + symbol - symbol_origin) * (std::int64_t{1} << tail_bits) +
          static_cast<std::int64_t>(tails.get(tail_bits)) -
          (tail_bits > 0 ? std::int64_t{1} << (tail_bits - 1) : 0);
 }
@@ -108,60 +109,86 @@ void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
   if (deviation * rank > 4 * 3 * lines) factor.row_widths = std::move(rows);
 }
 
-CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel& parallel) {
+namespace {
+
+// Entries of one block, before it is coded or decoded.
+struct EntryBlock {
+  std::vector<std::uint8_t> contexts;
+  std::vector<std::uint8_t> tail_bits;
+  std::vector<std::int64_t> bins;  // empty: zeros
+
+  EntryBlock(const Factor& factor, std::int64_t rank, const EntryMeans* means, std::int64_t first,
+             std::int64_t count)
+      : contexts(static_cast<std::size_t>(count)), tail_bits(contexts.size()) {
+    if (means != nullptr) {
+      bins.resize(contexts.size());
+      means->get(first, count, bins.data());
+    }
+    std::int64_t line = first / rank, component = first % rank;
+    for (std::size_t i = 0; i < contexts.size(); ++i) {
+      const EntryShape shape = factor.shape_of(line, component);
+      tail_bits[i] = static_cast<std::uint8_t>(shape.tail_bits);
+      int fraction = 0;
+      if (means != nullptr) {
+        const EntryPlace place = place_of(bins[i], shape.tail_bits);
+        bins[i] = place.bin;
+        fraction = place.fraction;
+      }
+      contexts[i] = static_cast<std::uint8_t>(
+          context_of(shape.width, fraction, factor_kind(means != nullptr)));
+      if (++component == rank) {
+        component = 0;
+        ++line;
+      }
+    }
+  }
+
+  std::int64_t bin(std::size_t i) const { return bins.empty() ? 0 : bins[i]; }
+};
+
+}  // namespace
+
+CodedDigits code_factor(const Factor& factor, std::int64_t rank, const EntryMeans* means,
+                        const Parallel& parallel) {
   const auto entries = static_cast<std::int64_t>(factor.entries.size());
   std::vector<DigitsBlock> blocks(
       static_cast<std::size_t>((entries + block_entries - 1) / block_entries));
   parallel(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b) {
     DigitsBlock& block = blocks[static_cast<std::size_t>(b)];
-    BitWriter tails;
     const std::int64_t first = b * block_entries;
-    block.contexts.resize(static_cast<std::size_t>(std::min(block_entries, entries - first)));
-    block.symbols.resize(block.contexts.size());
-    std::int64_t line = first / rank, component = first % rank;
-    for (std::size_t i = 0; i < block.contexts.size(); ++i) {
-      const EntryShape shape = factor.shape_of(line, component);
-      const EntryDigits digits =
-          split_entry(factor.entries[static_cast<std::size_t>(first) + i], shape.tail_bits);
+    EntryBlock known(factor, rank, means, first, std::min(block_entries, entries - first));
+    BitWriter tails;
+    block.symbols.resize(known.contexts.size());
+    for (std::size_t i = 0; i < block.symbols.size(); ++i) {
+      const EntryDigits digits = split_entry(factor.entries[static_cast<std::size_t>(first) + i],
+                                             known.tail_bits[i], known.bin(i));
       tails.put(digits.tail, digits.bits);
-      block.contexts[i] = static_cast<std::uint8_t>(context_of(shape.width, 0, Fraction::middle));
       block.symbols[i] = static_cast<std::uint8_t>(digits.symbol);
-      if (++component == rank) {
-        component = 0;
-        ++line;
-      }
     }
+    block.contexts = std::move(known.contexts);
     block.tails = tails.take();
   });
-  return code_digits(blocks, Fraction::middle, parallel);
+  return code_digits(blocks, factor_kind(means != nullptr), parallel);
 }
 
 Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int64_t lines,
-                     std::int64_t rank, Factor& factor, const Parallel& parallel) {
+                     std::int64_t rank, const EntryMeans* means, Factor& factor,
+                     const Parallel& parallel) {
   const std::int64_t entries = lines * rank;
   factor.entries.resize(static_cast<std::size_t>(entries));
   DigitsDecoder decoder;
-  decoder.open(head, body, static_cast<std::uint64_t>(entries), Fraction::middle, parallel);
+  decoder.open(head, body, static_cast<std::uint64_t>(entries), factor_kind(means != nullptr),
+               parallel);
   std::atomic<bool> good{true};
   parallel(static_cast<std::int64_t>(head.blocks.size()), [&](std::int64_t b) {
     const std::int64_t first = b * block_entries;
-    const std::int64_t count = std::min(block_entries, entries - first);
-    std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
-    std::vector<EntryShape> shapes(static_cast<std::size_t>(count));
-    std::int64_t line = first / rank, component = first % rank;
-    for (std::size_t i = 0; i < contexts.size(); ++i) {
-      shapes[i] = factor.shape_of(line, component);
-      contexts[i] = static_cast<std::uint8_t>(context_of(shapes[i].width, 0, Fraction::middle));
-      if (++component == rank) {
-        component = 0;
-        ++line;
-      }
-    }
+    const EntryBlock known(factor, rank, means, first, std::min(block_entries, entries - first));
+    std::vector<std::uint8_t> symbols(known.contexts.size());
     BitReader tails(nullptr, 0);
-    bool fine = decoder.decode(static_cast<std::uint64_t>(b), contexts.data(), symbols.data(),
+    bool fine = decoder.decode(static_cast<std::uint64_t>(b), known.contexts.data(), symbols.data(),
                                tails) == Status::ok;
-    for (std::size_t i = 0; fine && i < contexts.size(); ++i) {
-      const std::int64_t value = join_entry(symbols[i], shapes[i].tail_bits, tails);
+    for (std::size_t i = 0; fine && i < symbols.size(); ++i) {
+      const std::int64_t value = join_entry(symbols[i], known.tail_bits[i], known.bin(i), tails);
       fine = std::abs(value) <= most_factor;
       factor.entries[static_cast<std::size_t>(first) + i] = static_cast<std::int32_t>(value);
     }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/bits.h"
@@ -30,10 +31,24 @@ struct EntryDigits {
   std::uint32_t tail;
   int bits;  // tail_bits; 32 after an escape
 };
-// The bins of the symbols are centred on multiples of 2^tail_bits.
-EntryDigits split_entry(std::int32_t entry, int tail_bits);
+// The bin that holds what an entry is predicted to be (0 without a prediction), and where in it, in
+// 32nds. Bins are 2^tail_bits wide; that of number 0 is centred on 0.
+struct EntryPlace {
+  std::int64_t bin = 0;
+  int fraction = 0;
+};
+inline constexpr int mean_fraction_bits = 6;
+inline constexpr std::int64_t most_mean = std::int64_t{1} << 40;
+// `mean` is in 64ths, within +-most_mean.
+constexpr EntryPlace place_of(std::int64_t mean, int tail_bits) {
+  // The bin's lower edge lies half a unit below its least integer.
+  const std::int64_t half = tail_bits > 0 ? std::int64_t{1} << (tail_bits - 1) : 0;
+  const std::int64_t at = (mean + (half << mean_fraction_bits) + 32) >> (tail_bits + 1);
+  return {at >> 5, static_cast<int>(at & 31)};
+}
+EntryDigits split_entry(std::int32_t entry, int tail_bits, std::int64_t bin);
 // The way back, total: what is read may lie beyond most_factor.
-std::int64_t join_entry(int symbol, int tail_bits, BitReader& tails);
+std::int64_t join_entry(int symbol, int tail_bits, std::int64_t bin, BitReader& tails);
 
 // A matrix of factors, `lines` x `rank`, row after row.
 struct Factor {
@@ -55,12 +70,26 @@ struct Factors {
 // Row and column widths that suit the entries. Row widths are left out where they do not pay.
 void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank);
 
-CodedDigits code_factor(const Factor& factor, std::int64_t rank, const Parallel& parallel);
+class EntryMeans;  // projection.h
+
+// The kind of a factor's contexts.
+constexpr Fraction factor_kind(bool projected) {
+  return projected ? Fraction::varies : Fraction::middle;
+}
+
+// `means`: what the entries are predicted to be; null: zero, all of them.
+CodedDigits code_factor(const Factor& factor, std::int64_t rank, const EntryMeans* means,
+                        const Parallel& parallel);
 
 // Decodes `lines` x `rank` entries from an untrusted body; widths are set already. ok or
 // bad_stream.
 Status decode_factor(const DigitsHead& head, const std::uint8_t* body, std::int64_t lines,
-                     std::int64_t rank, Factor& factor, const Parallel& parallel);
+                     std::int64_t rank, const EntryMeans* means, Factor& factor,
+                     const Parallel& parallel);
+
+// Writes elements [first, first + count) of a product (row after row, in units of 2^base) to `out`,
+// from any thread.
+using Product = std::function<void(std::int64_t first, std::int64_t count, std::int64_t* out)>;
 
 // A bound on the magnitude of every partial sum of the product, in any order, in units of 2^base;
 // 2^most_product_bits when there is none below.

@@ -19,7 +19,8 @@ enum Flag : std::uint8_t {
   flag_u_row_widths = 8,
   flag_v_row_widths = 16,
 };
-constexpr std::uint8_t flag_predicted = 32;  // method lm only
+constexpr std::uint8_t flag_predicted = 32;    // method lm only
+constexpr std::uint8_t flag_projections = 64;  // method lowrank only
 
 std::int64_t count_live(const std::vector<bool>& dead, std::int64_t lines) {
   return dead.empty() ? lines : lines - std::count(dead.begin(), dead.end(), true);
@@ -55,8 +56,13 @@ void write_fixed_side(const FixedHead& head, bool with_prior, ByteWriter& out) {
                                       (head.has_column_scales ? flag_column_scales : 0) |
                                       (factors.u.row_widths.empty() ? 0 : flag_u_row_widths) |
                                       (factors.v.row_widths.empty() ? 0 : flag_v_row_widths) |
-                                      (with_prior && head.predicted() ? flag_predicted : 0)));
+                                      (with_prior && head.predicted() ? flag_predicted : 0) |
+                                      (head.projected() ? flag_projections : 0)));
   if (head.predicted()) out.varint(static_cast<std::uint64_t>(factors.rank));
+  if (head.projected()) {
+    out.varint(static_cast<std::uint64_t>(head.u_projection.count));
+    out.varint(static_cast<std::uint64_t>(head.v_projection.count));
+  }
   BitWriter side;
   if (dead) {
     write_flags(side, head.dead_rows);
@@ -71,6 +77,8 @@ void write_fixed_side(const FixedHead& head, bool with_prior, ByteWriter& out) {
       write_line(side, factor->row_widths);
     }
   }
+  for (const Projection* projection : {&head.u_projection, &head.v_projection})
+    if (projection->count > 0) write_projection(side, *projection);
   write_line(side, less_weights(head.scales.rows, head.low_rank.row_weights));
   write_line(side, less_weights(head.scales.columns, head.low_rank.column_weights));
   const std::vector<std::uint8_t> bits = side.take();
@@ -81,10 +89,7 @@ void write_fixed_side(const FixedHead& head, bool with_prior, ByteWriter& out) {
 std::vector<std::uint8_t> write_fixed_head(const FixedHead& head) {
   ByteWriter out;
   write_fixed_side(head, false, out);
-  if (head.predicted()) {
-    write_digits_head(head.u, out);
-    write_digits_head(head.v, out);
-  }
+  write_factor_heads(head, out);
   if (!head.residuals.blocks.empty()) write_digits_head(head.residuals, out);
   return out.take();
 }
@@ -112,27 +117,12 @@ LiveShape live_shape(const MatrixShape& shape, const FixedHead& head) {
 // ---- encoder ------------------------------------------------------------------------------------
 
 std::size_t FixedSection::size() const {
-  return head_bytes.size() +
-         static_cast<std::size_t>(u.body_size() + v.body_size() + residuals.body_size());
+  return head_bytes.size() + static_cast<std::size_t>(factors.body_size() + residuals.body_size());
 }
 
 void FixedSection::write(std::uint8_t* out) const {
   std::memcpy(out, head_bytes.data(), head_bytes.size());
-  out = u.write_body(out + head_bytes.size());
-  out = v.write_body(out);
-  residuals.write_body(out);
-}
-
-void code_factors(const LiveShape& shape, FixedHead& head, CodedDigits& u, CodedDigits& v,
-                  const Parallel& parallel) {
-  if (!head.predicted()) return;
-  Factors& factors = head.low_rank.factors;
-  choose_widths(factors.u, shape.rows, factors.rank);
-  choose_widths(factors.v, shape.columns, factors.rank);
-  u = code_factor(factors.u, factors.rank, parallel);
-  v = code_factor(factors.v, factors.rank, parallel);
-  head.u = u.head;
-  head.v = v.head;
+  residuals.write_body(factors.write_body(out + head_bytes.size()));
 }
 
 std::int32_t scale_floor(FloatFormat plain_format) {
@@ -148,7 +138,7 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
     section.head = std::move(head);
     return section;
   }
-  code_factors(input.shape, head, section.u, section.v, parallel);
+  section.factors = code_factors(input.shape, input.past, head, parallel);
   {
     std::vector<std::int16_t> levels(static_cast<std::size_t>(input.shape.elements));
     find_levels(input, head, product, levels.data(), parallel);
@@ -169,9 +159,9 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
 
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
-                  const Parallel& parallel, FixedSource& source) {
+                  const Parallel& parallel, FixedSource& source, const Past& past) {
   return read_fixed_part(section, size, size, sizes, dimensions, predicted, with_factors, parallel,
-                         source);
+                         source, past);
 }
 
 Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t dimensions,
@@ -182,11 +172,15 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
   const int lowrank_flags = flag_u_row_widths | flag_v_row_widths;
   const int known_flags = flag_by_dimension_1 | flag_dead_lines | flag_column_scales |
                           (method == FixedMethod::scale ? 0 : lowrank_flags) |
-                          (method == FixedMethod::lm ? flag_predicted : 0);
+                          (method == FixedMethod::lm ? flag_predicted : 0) |
+                          (method == FixedMethod::lowrank ? flag_projections : 0);
   if ((flags & ~known_flags) != 0) return Status::bad_section;
   const bool predicted = method == FixedMethod::lowrank || (flags & flag_predicted) != 0;
   if (!predicted && (flags & lowrank_flags) != 0) return Status::bad_section;
   const std::uint64_t rank = predicted ? in.varint() : 0;
+  const bool projected = (flags & flag_projections) != 0;
+  const std::uint64_t u_count = projected ? in.varint() : 0;
+  const std::uint64_t v_count = projected ? in.varint() : 0;
   const std::uint64_t side_size = in.varint();
   const std::uint8_t* const side_bytes = in.bytes(side_size);
   if (!in.ok()) return Status::truncated;
@@ -234,6 +228,17 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
         !read_line(side, factors.v.column_widths) || !read_line(side, factors.v.row_widths))
       return Status::bad_section;
   }
+  if (projected) {
+    // Every past component has a width.
+    if (u_count + v_count == 0 || u_count > rows / 2 || v_count > columns / 2 ||
+        u_count + v_count > bits)
+      return Status::bad_section;
+    head.u_projection.count = static_cast<std::int64_t>(u_count);
+    head.v_projection.count = static_cast<std::int64_t>(v_count);
+    for (Projection* projection : {&head.u_projection, &head.v_projection})
+      if (projection->count > 0 && !read_projection(side, factors.rank, *projection))
+        return Status::bad_section;
+  }
   head.scales.rows.resize(static_cast<std::size_t>(rows));
   head.scales.columns.resize(static_cast<std::size_t>(head.has_column_scales ? columns : 0));
   if (!read_line(side, head.scales.rows) || !read_line(side, head.scales.columns) ||
@@ -245,7 +250,8 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
 
 Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
                        const std::int64_t* sizes, std::size_t dimensions, bool predicted,
-                       bool with_factors, const Parallel& parallel, FixedSource& source) {
+                       bool with_factors, const Parallel& parallel, FixedSource& source,
+                       const Past& past) {
   ByteReader in(section, available);
   FixedHead& head = source.head;
   Status status = read_fixed_side(in, sizes, dimensions,
@@ -253,22 +259,13 @@ Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::
   if (status != Status::ok) return status;
   if (source.shape.elements == 0) return in.position() == size ? Status::ok : Status::bad_section;
   const Factors& factors = head.low_rank.factors;
-  const auto rows = static_cast<std::uint64_t>(source.shape.rows);
-  const auto columns = static_cast<std::uint64_t>(source.shape.columns);
-  const auto rank = static_cast<std::uint64_t>(factors.rank);
-
-  if (predicted) {
-    status = read_digits_head(in, rows * rank, Fraction::middle, head.u);
-    if (status == Status::ok)
-      status = read_digits_head(in, columns * rank, Fraction::middle, head.v);
-  }
+  status = read_factor_heads(in, source.shape, head);
   const auto elements = static_cast<std::uint64_t>(source.shape.elements);
   if (status == Status::ok)
     status = read_digits_head(in, elements, head.fraction(), head.residuals);
   if (status != Status::ok) return status;
 
-  const std::uint8_t* const u = in.bytes(predicted ? head.u.body_size(rows * rank) : 0);
-  const std::uint8_t* const v = in.bytes(predicted ? head.v.body_size(columns * rank) : 0);
+  const FactorBodies bodies = find_factor_bodies(in, source.shape, head);
   if (!in.ok()) return Status::truncated;
   source.sizes.side = in.position();
   source.residuals = section + source.sizes.side;
@@ -281,11 +278,7 @@ Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::
   source.sizes.digits = size - source.sizes.side - source.sizes.escapes - source.sizes.tails;
   if (!predicted || !with_factors) return Status::ok;
 
-  status =
-      decode_factor(head.u, u, source.shape.rows, factors.rank, head.low_rank.factors.u, parallel);
-  if (status != Status::ok) return status;
-  status = decode_factor(head.v, v, source.shape.columns, factors.rank, head.low_rank.factors.v,
-                         parallel);
+  status = decode_factors(bodies, source.shape, past, head, parallel);
   if (status != Status::ok) return status;
   source.product_bound = product_bound(factors, parallel);
   return source.product_bound < std::uint64_t{1} << most_product_bits ? Status::ok

@@ -15,8 +15,10 @@
 #include "core/digits.h"
 #include "core/factors.h"
 #include "core/fixed.h"
+#include "core/fixed_factors.h"
 #include "core/parallel.h"
 #include "core/predict.h"
+#include "core/projection.h"
 #include "core/status.h"
 
 namespace lmgc {
@@ -41,9 +43,12 @@ struct FixedHead {
   bool has_column_scales = false;
   Scales scales;     // of the live lines' residuals
   LowRank low_rank;  // rank 0: method scale
+  Projection u_projection, v_projection;
   DigitsHead u, v, residuals;
 
   bool predicted() const { return low_rank.factors.rank > 0; }
+  // Whether factors are told relative to those of a past frame.
+  bool projected() const { return u_projection.count > 0 || v_projection.count > 0; }
   Fraction fraction() const { return predicted() ? Fraction::varies : Fraction::edge; }
 };
 
@@ -64,31 +69,26 @@ struct FixedSizes {
 
 // ---- encoder ------------------------------------------------------------------------------------
 
-// Writes elements [first, first + count) of the product (row after row, in units of 2^base) to
-// `out`, from any thread.
-using Product = std::function<void(std::int64_t first, std::int64_t count, std::int64_t* out)>;
-
 struct FixedInput {
   const void* words = nullptr;  // the live matrix, shape.elements contiguous floats
   FloatFormat format{};
   LiveShape shape;
   bool may_have_column_scales = false;
+  Past past{};  // for a head with projections
 };
 
 // A coded section: `head` (its fields and bytes) and bodies.
 struct FixedSection {
   FixedHead head;
   std::vector<std::uint8_t> head_bytes;
-  CodedDigits u, v, residuals;
+  CodedFactors factors;
+  CodedDigits residuals;
 
   std::size_t size() const;
   void write(std::uint8_t* out) const;  // size() bytes
 };
 
 // Steps of encode_fixed() that are no work on elements, for encoders elsewhere.
-// Codes the factors, if there are any; the head then has their widths and digits' heads.
-void code_factors(const LiveShape& shape, FixedHead& head, CodedDigits& u, CodedDigits& v,
-                  const Parallel& parallel);
 // The bytes of a head that is complete.
 std::vector<std::uint8_t> write_fixed_head(const FixedHead& head);
 // Everything of a head before the heads of digits. `with_prior`: for a section of method lm.
@@ -122,17 +122,19 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
 
 // Reads the untrusted bytes of a section of a tensor of these sizes: ok, truncated, bad_section,
 // bad_table or bad_stream. `predicted`: the method is lowrank. Factors are decoded where
-// `with_factors` is set. On ok every length fits the section and what is allocated is below the
-// tensor's bytes plus a small multiple of the section's.
+// `with_factors` is set; `past` is what the frame says that its factors are relative to: where that
+// is nothing, a section that has projections is bad. On ok every length fits the section and what
+// is allocated is below the tensor's bytes plus a small multiple of the section's.
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
-                  const Parallel& parallel, FixedSource& source);
+                  const Parallel& parallel, FixedSource& source, const Past& past = {});
 
 // The same where only section[0, available) is at hand: truncated, too, when that ends before the
 // residuals' body does begin, at source.sizes.side. Then source.residuals is not to be read.
 Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
                        const std::int64_t* sizes, std::size_t dimensions, bool predicted,
-                       bool with_factors, const Parallel& parallel, FixedSource& source);
+                       bool with_factors, const Parallel& parallel, FixedSource& source,
+                       const Past& past = {});
 
 // Decodes the elements of the live matrix into `words`. ok or bad_stream.
 Status decode_fixed(const FixedSource& source, FloatFormat format, const Product& product,

@@ -11,6 +11,7 @@ namespace lmgc {
 namespace {
 
 constexpr std::uint8_t flag_prior = 1;
+constexpr std::uint8_t flag_past = 2;       // from version 3 on
 constexpr std::size_t fixed_size = 10;      // magic, version, flags, header size
 constexpr std::size_t checksums_size = 16;  // of the payload, of the header
 
@@ -160,6 +161,7 @@ const char* name(Method method) {
 }
 
 std::uint8_t required_version(const FrameHeader& header) {
+  if (header.past.has_value()) return 3;
   if (header.has_prior && header.prior.window != WindowKind::disjoint) return 2;
   const bool lm =
       std::any_of(header.tensors.begin(), header.tensors.end(),
@@ -173,6 +175,7 @@ std::vector<std::uint8_t> write_header(const FrameHeader& header) {
   body.varint(header.metadata.size());
   body.bytes(header.metadata.data(), header.metadata.size());
   if (header.has_prior) write_prior(body, header.prior, version);
+  if (header.past.has_value()) body.fixed(*header.past);
   body.varint(header.tensors.size());
   for (const TensorRecord& record : header.tensors) {
     body.fixed(static_cast<std::uint8_t>(record.dtype));
@@ -185,7 +188,8 @@ std::vector<std::uint8_t> write_header(const FrameHeader& header) {
   ByteWriter out;
   out.bytes(frame_magic, sizeof frame_magic);
   out.fixed(version);
-  out.fixed(static_cast<std::uint8_t>(header.has_prior ? flag_prior : 0));
+  out.fixed(static_cast<std::uint8_t>((header.has_prior ? flag_prior : 0) |
+                                      (header.past.has_value() ? flag_past : 0)));
   out.fixed(static_cast<std::uint32_t>(fixed_size + body.size() + checksums_size));
   out.bytes(body.view().data(), body.size());
   out.fixed(header.payload_checksum);
@@ -212,13 +216,15 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   std::memcpy(&header.payload_checksum, data + body_end, 8);
   std::memcpy(&header_checksum, data + body_end + 8, 8);
   if (header_checksum != checksum(data, body_end + 8)) return Status::header_checksum;
+  header.identity = header_checksum;
 
   const std::uint8_t flags = data[5];
-  if (flags & ~flag_prior) return Status::bad_header;
+  if (flags & ~(flag_prior | (header.version >= 3 ? flag_past : 0))) return Status::bad_header;
   header.has_prior = (flags & flag_prior) != 0;
   ByteReader in(data + fixed_size, body_end - fixed_size);
   if (!read_text(in, header.metadata)) return Status::bad_header;
   if (header.has_prior && !read_prior(in, header.prior, header.version)) return Status::bad_header;
+  if ((flags & flag_past) != 0) header.past = in.fixed<std::uint64_t>();
   const std::uint64_t count = in.varint();
   constexpr std::uint64_t least_record = 8;  // bytes: bounds the allocation by what is really there
   if (!in.ok() || count > in.left() / least_record) return Status::bad_header;

@@ -1,12 +1,14 @@
 // The frame: self-contained compressed bytes of a list of tensors. docs/format.md specifies it;
 // this is its header.
 //
-//   header   magic, version, flags, size, metadata, [prior block], one record a tensor, checksums
+//   header   magic, version, flags, size, metadata, [prior block], [past], one record a tensor,
+//            checksums
 //   payload  one section a tensor, in order
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,11 +62,13 @@ struct TensorRecord {
 struct FrameHeader {
   bool has_prior = false;
   PriorBlock prior;
-  std::string metadata;  // the caller's, opaque here
+  std::optional<std::uint64_t> past;  // the identity of the frame that sections refer to
+  std::string metadata;               // the caller's, opaque here
   std::vector<TensorRecord> tensors;
   std::uint64_t payload_checksum = 0;
   std::uint64_t header_size = 0;  // set by parse_header
   std::uint8_t version = 0;       // likewise; write_header writes the required one
+  std::uint64_t identity = 0;     // likewise: the header's checksum, which covers the payload's
 };
 
 // The oldest version of the format that can express the frame: decoders that know no more read it.

@@ -162,8 +162,9 @@ DigitStream factor_stream(const Factor& factor, std::int64_t lines, std::int64_t
         for (std::int64_t i = first; i < first + count; ++i) {
           const std::int64_t line = i % lines, component = i / lines;
           const EntryShape shape = factor.shape_of(line, component);
-          const EntryDigits digits = split_entry(
-              factor.entries[static_cast<std::size_t>(line * rank + component)], shape.tail_bits);
+          const EntryDigits digits =
+              split_entry(factor.entries[static_cast<std::size_t>(line * rank + component)],
+                          shape.tail_bits, 0);
           stream.known[static_cast<std::size_t>(i)] = entry_known(shape);
           stream.symbols[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(digits.symbol);
           tails.put(digits.tail, digits.bits);
@@ -270,7 +271,7 @@ Status join_factor(const std::uint8_t* symbols, const std::vector<LaneBytes>& ta
         for (std::int64_t i = first; fine && i < first + count; ++i) {
           const std::int64_t line = i % lines, component = i / lines;
           const std::int64_t value =
-              join_entry(symbols[i], factor.shape_of(line, component).tail_bits, bits);
+              join_entry(symbols[i], factor.shape_of(line, component).tail_bits, 0, bits);
           fine = std::abs(value) <= most_factor;
           factor.entries[static_cast<std::size_t>(line * rank + component)] =
               static_cast<std::int32_t>(value);

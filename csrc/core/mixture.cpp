@@ -1,6 +1,8 @@
 #include "core/mixture.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <numeric>
 
 #include "core/gaussian.h"
@@ -31,6 +33,25 @@ void component_cdf(const ContextShape& shape, int component,
         gaussian_cdf(argument - own.distance, gaussian_table.data()) +
         gaussian_cdf(argument + own.distance, gaussian_table.data());
   }
+}
+
+using ComponentCdfs = std::array<std::array<std::uint32_t, edges>, mixture_components>;
+
+// Those of all components in a context. They depend on nothing else, so each is computed once in a
+// process and kept, 12 KiB.
+const ComponentCdfs& component_cdfs(int context, Fraction kind) {
+  constexpr std::size_t kinds = 3;
+  static std::array<std::array<std::atomic<const ComponentCdfs*>, most_contexts>, kinds> kept{};
+  auto& place = kept[static_cast<std::size_t>(kind)][static_cast<std::size_t>(context)];
+  if (const ComponentCdfs* const known = place.load(std::memory_order_acquire)) return *known;
+  // Threads that come at the same time compute the same; no lock that a fork could leave shut.
+  auto made = std::make_unique<ComponentCdfs>();
+  for (int k = 0; k < mixture_components; ++k)
+    component_cdf(shape_of(context, kind), k, (*made)[static_cast<std::size_t>(k)]);
+  const ComponentCdfs* known = nullptr;
+  if (place.compare_exchange_strong(known, made.get(), std::memory_order_acq_rel))
+    known = made.release();
+  return *known;
 }
 
 }  // namespace
@@ -68,9 +89,7 @@ Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
   double total = 0;
   for (const std::size_t c : used) {
     if (totals[c] == 0) break;
-    std::array<std::array<std::uint32_t, edges>, mixture_components> cdf;
-    for (int k = 0; k < mixture_components; ++k)
-      component_cdf(shape_of(static_cast<int>(c), kind), k, cdf[static_cast<std::size_t>(k)]);
+    const ComponentCdfs& cdf = component_cdfs(static_cast<int>(c), kind);
     for (std::size_t i = 0; i + 1 < edges; ++i) {
       const std::uint32_t count = counts[c][first_symbol + i];
       if (count == 0) continue;
@@ -147,13 +166,12 @@ Mixture fit_mixture(const ContextCounts& counts, Fraction kind) {
 }
 
 rans::Table mixture_table(const Mixture& mixture, int context, Fraction kind) {
-  const ContextShape shape = shape_of(context, kind);
+  const ComponentCdfs& components = component_cdfs(context, kind);
   std::array<std::uint64_t, edges> cdf{};
-  std::array<std::uint32_t, edges> component;
-  for (int k = 0; k < mixture_components; ++k) {
-    const std::uint64_t weight = mixture.weights[static_cast<std::size_t>(k)];
+  for (std::size_t k = 0; k < mixture_components; ++k) {
+    const std::uint64_t weight = mixture.weights[k];
     if (weight == 0) continue;
-    component_cdf(shape, k, component);
+    const auto& component = components[k];
     for (std::size_t i = 0; i < edges; ++i) cdf[i] += weight * component[i];
   }
 

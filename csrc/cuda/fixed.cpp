@@ -85,7 +85,7 @@ int FixedEncoder::prepare(const FixedInput& input, FixedHead head, const DeviceP
   *this = {};
   input_ = input;
   head_ = std::move(head);
-  code_factors(input.shape, head_, u_, v_, parallel);
+  factors_ = code_factors(input.shape, input.past, head_, parallel);
   if (int error = known_.upload_weights(head_, input.shape, input.format, allocate, stream))
     return error;
   // Levels are looked at before there are contexts and symbols, which take their place.
@@ -231,7 +231,7 @@ int FixedEncoder::code_blocks(const std::uint8_t* contexts, std::uint8_t* symbol
   for (std::size_t b = 0; b < digits.blocks.size(); ++b) digits.blocks[b].tails = tail_sizes_[b];
 
   head_bytes_ = write_fixed_head(head_);
-  std::uint64_t at = head_bytes_.size() + u_.body_size() + v_.body_size();
+  std::uint64_t at = head_bytes_.size() + factors_.body_size();
   for (std::int64_t b = 0; b < blocks; ++b) {
     const DigitsBlockSize& size = digits.blocks[static_cast<std::size_t>(b)];
     const std::uint32_t count = part_of(b, block_elements, elements);
@@ -250,8 +250,8 @@ int FixedEncoder::code_blocks(const std::uint8_t* contexts, std::uint8_t* symbol
 
 int FixedEncoder::write(std::uint8_t* out, const Allocate& allocate, void* stream) const {
   std::vector<std::uint8_t> side = head_bytes_;
-  side.resize(head_bytes_.size() + static_cast<std::size_t>(u_.body_size() + v_.body_size()));
-  v_.write_body(u_.write_body(side.data() + head_bytes_.size()));
+  side.resize(head_bytes_.size() + static_cast<std::size_t>(factors_.body_size()));
+  factors_.write_body(side.data() + head_bytes_.size());
   if (int error = upload(out, side.data(), side.size(), stream)) return error;
   CopyParts::Part* parts = nullptr;
   if (int error = upload_array(parts_, allocate, stream, &parts)) return error;

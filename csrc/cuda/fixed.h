@@ -76,7 +76,7 @@ class FixedEncoder {
   FixedInput input_;
   FixedHead head_;
   DeviceHead known_;
-  CodedDigits u_, v_;
+  CodedFactors factors_;
   std::vector<std::uint8_t> head_bytes_;
   std::vector<const std::uint8_t*> tails_;  // of each block
   std::vector<std::uint32_t> tail_sizes_;   // in bytes

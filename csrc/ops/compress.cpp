@@ -2,6 +2,8 @@
 
 #include <c10/core/DeviceGuard.h>
 
+#include <cstring>
+
 #include "ops/checksum.h"
 #include "ops/digit_coders.h"
 #include "ops/dtype.h"
@@ -10,6 +12,7 @@
 #include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
+#include "ops/past_frame.h"
 #include "ops/section.h"
 #include "ops/tables.h"
 #include "ops/upload.h"
@@ -82,7 +85,10 @@ at::Tensor assemble(Frame& frame, const at::Device& device) {
     frame.sections[i].write(out.narrow(0, offsets[i], sizes[i]));
   });
   frame.header.payload_checksum = checksum_of(out.narrow(0, header_size, payload));
-  out.narrow(0, 0, header_size).copy_(upload(write_header(frame.header), at::kCPU));
+  const std::vector<std::uint8_t> header = write_header(frame.header);
+  std::memcpy(&frame.header.identity, header.data() + header.size() - sizeof frame.header.identity,
+              sizeof frame.header.identity);
+  out.narrow(0, 0, header_size).copy_(upload(header, at::kCPU));
   return out;
 }
 
@@ -204,7 +210,8 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
                     const std::string& window, std::int64_t lane_elements, bool bypass,
-                    std::int64_t memory_limit, const std::string& metadata, WarmStart* warm_start) {
+                    std::int64_t memory_limit, const std::string& metadata, WarmStart* warm_start,
+                    PastFrame* past) {
   const Choice choice = parse_method(method);
   const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order),
                             parse_window(window), lane_elements, bypass, memory_limit};
@@ -245,17 +252,27 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     use_lmgc(**prior, bytes, options, frame);
   } else if (choice == Choice::lm) {
     (*prior)->digit_features();  // likewise
-    const FixedHeads heads = use_tables(Tables::all, bytes, device, nullptr, frame);
+    const FixedHeads heads = use_tables(Tables::all, bytes, device, {}, frame);
     use_lm(**prior, bytes, heads, {lane_elements, memory_limit}, frame);
   } else if (choice != Choice::raw) {
-    const bool remembers = choice == Choice::automatic || choice == Choice::lowrank;
-    if (warm_start != nullptr && remembers) {
-      const std::lock_guard<std::mutex> lock(warm_start->mutex);
-      use_tables(tables_of(choice), bytes, device,
-                 &warm_start->recall(frame.header.tensors, device), frame);
-    } else {
-      use_tables(tables_of(choice), bytes, device, nullptr, frame);
+    const auto lock_of = [](auto* shared) {
+      using Lock = std::unique_lock<std::mutex>;
+      return shared != nullptr ? Lock(shared->mutex) : Lock();
+    };
+    const auto warm_lock = lock_of(warm_start);
+    const auto past_lock = lock_of(past);
+    Earlier earlier;
+    if (warm_start != nullptr) earlier.memories = &warm_start->recall(frame.header.tensors, device);
+    if (past != nullptr && past->identity.has_value()) earlier.past = &past->tensors;
+    const FixedHeads heads = use_tables(tables_of(choice), bytes, device, earlier, frame);
+    if (past == nullptr) return assemble(frame, device);
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+      if (frame.header.tensors[i].method == Method::lowrank && heads[i]->projected())
+        frame.header.past = past->identity;
     }
+    at::Tensor out = assemble(frame, device);
+    past->keep(frame.header, heads);
+    return out;
   }
   at::Tensor out = assemble(frame, device);
 
@@ -264,7 +281,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
         "this prior does not compute the same probabilities twice; the tensors were compressed "
         "with method 'auto' instead, which needs no prior");
     frame.header.has_prior = false;
-    use_tables(Tables::all, bytes, device, nullptr, frame);
+    use_tables(Tables::all, bytes, device, {}, frame);
     out = assemble(frame, device);
   }
   return out;
@@ -278,16 +295,33 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     const std::string& window, std::int64_t lane_elements, bool bypass,
                     std::int64_t memory_limit, const std::string& metadata) {
   return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
-                  lane_elements, bypass, memory_limit, metadata, nullptr);
+                  lane_elements, bypass, memory_limit, metadata, nullptr, nullptr);
 }
+
+namespace {
+
+at::Tensor compress_next(const std::vector<at::Tensor>& tensors, const std::string& method,
+                         const std::string& metadata, WarmStart* warm_start, PastFrame* past) {
+  TORCH_CHECK_VALUE(method == "auto" || method == "lowrank", "method is '", method,
+                    "': warm starts and past frames are for 'auto' and 'lowrank'");
+  return compress(tensors, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
+                  std::int64_t{256} << 20, metadata, warm_start, past);
+}
+
+}  // namespace
 
 at::Tensor compress_warm(const std::vector<at::Tensor>& tensors,
                          const c10::intrusive_ptr<WarmStart>& warm_start, const std::string& method,
                          const std::string& metadata) {
-  TORCH_CHECK_VALUE(method == "auto" || method == "lowrank", "method is '", method,
-                    "': a warm start is for 'auto' and 'lowrank'");
-  return compress(tensors, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
-                  std::int64_t{256} << 20, metadata, warm_start.get());
+  return compress_next(tensors, method, metadata, warm_start.get(), nullptr);
+}
+
+at::Tensor compress_past(const std::vector<at::Tensor>& tensors,
+                         const c10::intrusive_ptr<PastFrame>& past,
+                         const OptionalWarmStart& warm_start, const std::string& method,
+                         const std::string& metadata) {
+  return compress_next(tensors, method, metadata,
+                       warm_start.has_value() ? warm_start->get() : nullptr, past.get());
 }
 
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,

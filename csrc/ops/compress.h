@@ -8,12 +8,14 @@
 #include <vector>
 
 #include "core/frame.h"
+#include "ops/past_frame.h"
 #include "ops/prior.h"
 #include "ops/warm_start.h"
 
 namespace lmgc::ops {
 
 using OptionalPrior = std::optional<c10::intrusive_ptr<Prior>>;
+using OptionalWarmStart = std::optional<c10::intrusive_ptr<WarmStart>>;
 
 // One frame of all tensors: 1-D uint8 on their device (the CPU for none). Raises a ValueError for
 // anything but dense CPU or CUDA tensors of known types on one device. Inputs are not modified.
@@ -38,9 +40,21 @@ at::Tensor compress_warm(const std::vector<at::Tensor>& tensors,
                          const c10::intrusive_ptr<WarmStart>& warm_start, const std::string& method,
                          const std::string& metadata);
 
-// The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError, or
-// PriorMismatchError.
+// The same for the overload `compress.past`: the frame may refer to the one that `past` holds, and
+// takes its place there.
+at::Tensor compress_past(const std::vector<at::Tensor>& tensors,
+                         const c10::intrusive_ptr<PastFrame>& past,
+                         const OptionalWarmStart& warm_start, const std::string& method,
+                         const std::string& metadata);
+
+// The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError,
+// PriorMismatchError or, for a frame that names another, PastMismatchError.
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior);
+
+// The same for the overload `decompress.past`: reads frames that refer to the one that `past`
+// holds, and others; each takes its place there. After an error it holds what it held.
+std::vector<at::Tensor> decompress_past(const at::Tensor& data,
+                                        const c10::intrusive_ptr<PastFrame>& past);
 
 // What a frame's header and sections say, as JSON (docs/api.md); the payload is not decoded.
 std::string info(const at::Tensor& data);

@@ -63,7 +63,20 @@ std::string describe_tensor(std::size_t index, const TensorRecord& record) {
          name(record.method) + ")";
 }
 
-std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior) {
+namespace {
+
+void check_past(const FrameHeader& header, const PastFrame* past) {
+  if (!header.past.has_value()) return;
+  LMGC_CHECK_PAST(past != nullptr,
+                  "the frame refers to the one before it: decompress the whole sequence, in order, "
+                  "with one PastFrame");
+  LMGC_CHECK_PAST(past->identity == header.past,
+                  "the frame refers to another one than was decompressed last: frames were lost, "
+                  "came in another order, or the two sides did not begin together");
+}
+
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
+                                   PastFrame* past) {
   const at::Tensor frame = frame_bytes(data);
   const at::Device device = frame.device();
   const c10::OptionalDeviceGuard guard(device);
@@ -74,6 +87,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
                   ? Status::ok
                   : Status::payload_checksum,
               "the frame");
+  check_past(header, past);
   if (header.has_prior) {
     LMGC_CHECK_PRIOR(prior.has_value(),
                      "the frame was made with a prior; pass the same one to decompress");
@@ -113,6 +127,9 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
   if (!lm_sources.empty()) decode_lm(frame, lm_sources, **prior, header.prior, memory_limit);
 
+  FixedHeads heads(header.tensors.size());
+  const PastTensors nothing;
+  const PastTensors& known = header.past.has_value() ? past->tensors : nothing;
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];
     const auto offset = static_cast<std::int64_t>(record.section_offset);
@@ -123,13 +140,28 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
       decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
                             describe_tensor(i, record));
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
-      decode_fixed_section(frame, offset, size, float_format(record.dtype), record.sizes,
-                           record.method == Method::lowrank, bytes[i], describe_tensor(i, record));
+      heads[i] = decode_fixed_section(frame, offset, size, float_format(record.dtype), record.sizes,
+                                      record.method == Method::lowrank,
+                                      i < known.size() ? known[i].get() : nullptr, bytes[i],
+                                      describe_tensor(i, record));
     }
     const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
     check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, record));
   });
+  if (past != nullptr) past->keep(header, heads);
   return outputs;
+}
+
+}  // namespace
+
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior) {
+  return decompress(data, prior, nullptr);
+}
+
+std::vector<at::Tensor> decompress_past(const at::Tensor& data,
+                                        const c10::intrusive_ptr<PastFrame>& past) {
+  const std::lock_guard<std::mutex> lock(past->mutex);
+  return decompress(data, std::nullopt, past.get());
 }
 
 }  // namespace lmgc::ops

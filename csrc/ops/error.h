@@ -21,3 +21,5 @@ inline bool is_corrupt_frame(const c10::Error& error) {
 
 // The frame was made with another prior, or elsewhere: RuntimeError "PriorMismatchError: ...".
 #define LMGC_CHECK_PRIOR(condition, ...) TORCH_CHECK(condition, "PriorMismatchError: ", __VA_ARGS__)
+// The frame continues another than the one before it: RuntimeError "PastMismatchError: ...".
+#define LMGC_CHECK_PAST(condition, ...) TORCH_CHECK(condition, "PastMismatchError: ", __VA_ARGS__)

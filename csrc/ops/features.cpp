@@ -102,7 +102,7 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> residual_features(
     const at::Tensor bytes = bytes_of(values);
     const std::vector<std::int64_t> sizes = values.sizes().vec();
     const FixedPlan plan = method == "lowrank" ? plan_fixed(bytes, format, sizes) : FixedPlan{};
-    const FixedResult fixed = encode_fixed_section(bytes, format, sizes, plan);
+    const FixedResult fixed = encode_fixed_section(bytes, format, sizes, plan, nullptr);
     for (const DigitStream& stream : streams_of({bytes, format, sizes, fixed.head})) {
       symbols.push_back(upload(stream.symbols, at::kCPU));
       all_features.push_back(stream_features(stream, features, lane_elements));

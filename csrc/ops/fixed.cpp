@@ -10,6 +10,7 @@
 #include "ops/for_each.h"
 #include "ops/low_rank.h"
 #include "ops/product.h"
+#include "ops/projection.h"
 #include "ops/upload.h"
 
 #ifdef LMGC_WITH_CUDA
@@ -67,11 +68,20 @@ FixedResult encode_on_device(const FixedView& view, const FixedInput& input, Fix
 }
 #endif
 
+Past past_of(const PastFactors* factors) {
+  if (factors == nullptr) return {};
+  return {factors, exact_product};
+}
+
 FixedResult encode(const FixedView& view, FloatFormat format, bool may_have_column_scales,
-                   const LowRank& low_rank) {
-  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales};
+                   const FixedPlan& plan, const PastFactors* past) {
+  const LowRank& low_rank = plan.low_rank;
+  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales,
+                         past_of(past)};
   FixedHead head = view.head;
   head.low_rank = low_rank;
+  head.u_projection = plan.u_projection;
+  head.v_projection = plan.v_projection;
 #ifdef LMGC_WITH_CUDA
   if (view.live.is_cuda() && view.shape.elements > 0)
     return encode_on_device(view, input, std::move(head));
@@ -104,7 +114,7 @@ struct ReadSection {
 
 ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
                  const std::vector<std::int64_t>& sizes, bool predicted, bool with_factors,
-                 const std::string& where) {
+                 const PastFactors* past, const std::string& where) {
   constexpr std::int64_t first_part = 1 << 16;
   const at::Tensor section = frame.narrow(0, offset, size);
   for (std::int64_t part = frame.is_cpu() ? size : std::min(size, first_part);;
@@ -114,7 +124,7 @@ ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size
     const Status status =
         read_fixed_part(result.bytes.data_ptr<std::uint8_t>(), static_cast<std::size_t>(part),
                         static_cast<std::size_t>(size), sizes.data(), sizes.size(), predicted,
-                        with_factors, aten_parallel(), result.source);
+                        with_factors, aten_parallel(), result.source, past_of(past));
     if (status == Status::truncated && part < size) continue;
     check_frame(status, where);
     return result;
@@ -156,15 +166,30 @@ FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
   double bits = 0;
   for (const bool by_dimension_1 : {false, true}) {
     if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
-    const FixedView view = view_of(bytes, format, sizes, by_dimension_1);
+    FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     if (view.shape.elements == 0) break;
     LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), format);
     if (fit.low_rank.factors.rank == 0) continue;
     if (plan.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
     bits = fit.bits;
-    plan = {by_dimension_1, std::move(fit.low_rank), fit.in_double};
+    plan = {by_dimension_1,
+            std::move(fit.low_rank),
+            fit.in_double,
+            std::move(view.head.dead_rows),
+            std::move(view.head.dead_columns),
+            {},
+            {}};
   }
   return plan;
+}
+
+void project_fixed(const PastFactors& past, FixedPlan& plan) {
+  const auto& [factors, row_weights, column_weights] = plan.low_rank;
+  if (factors.rank == 0 || past.rank == 0 || past.by_dimension_1 != plan.by_dimension_1) return;
+  plan.u_projection =
+      fit_projection(factors.u, factors.rank, row_weights, plan.dead_rows, past.u, past.rank);
+  plan.v_projection =
+      fit_projection(factors.v, factors.rank, column_weights, plan.dead_columns, past.v, past.rank);
 }
 
 namespace {
@@ -198,14 +223,20 @@ std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat forma
                                       const std::vector<std::int64_t>& sizes,
                                       const FixedMemory& memory) {
   if (memory.fit.rank == 0) return std::nullopt;
-  const FixedView view = view_of(bytes, format, sizes, memory.by_dimension_1);
+  FixedView view = view_of(bytes, format, sizes, memory.by_dimension_1);
   if (view.shape.elements == 0) return FixedPlan{};
   FitMemory live{memory.fit.rank, memory.fit.in_double,
                  live_of(memory.fit.row_weights, view.head.dead_rows),
                  live_of(memory.fit.column_weights, view.head.dead_columns)};
   std::optional<LowRankFit> fit = refit_low_rank(view.live.view(float_type(format)), format, live);
   if (!fit.has_value()) return std::nullopt;
-  return FixedPlan{memory.by_dimension_1, std::move(fit->low_rank), fit->in_double};
+  return FixedPlan{memory.by_dimension_1,
+                   std::move(fit->low_rank),
+                   fit->in_double,
+                   std::move(view.head.dead_rows),
+                   std::move(view.head.dead_columns),
+                   {},
+                   {}};
 }
 
 void remember_fixed(const FixedPlan& plan, const FixedHead& head,
@@ -224,18 +255,19 @@ void remember_fixed(const FixedPlan& plan, const FixedHead& head,
 }
 
 FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
-                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan) {
+                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
+                                 const PastFactors* past) {
   FixedResult best;
   const bool predicted = plan.low_rank.factors.rank != 0;
   std::int64_t surely_less = 0;
   if (predicted) {
     const FixedView view = view_of(bytes, format, sizes, plan.by_dimension_1);
-    best = encode(view, format, true, plan.low_rank);
+    best = encode(view, format, true, plan, past);
     surely_less = view.shape.elements * (format.mantissa_bits + least_bits_without) / 8;
   }
   if (!predicted || best.section.size > surely_less) {
     const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-    FixedResult without = encode(view_of(bytes, format, sizes, false), format, !flat, {});
+    FixedResult without = encode(view_of(bytes, format, sizes, false), format, !flat, {}, nullptr);
     if (!predicted || without.section.size <= best.section.size) best = std::move(without);
   }
   return best;
@@ -244,18 +276,23 @@ FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
                                const std::vector<std::int64_t>& sizes, bool predicted,
                                const std::string& where) {
-  return read(frame, offset, size, sizes, predicted, false, where).source;
+  return read(frame, offset, size, sizes, predicted, false, nullptr, where).source;
 }
 
-void decode_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
-                          FloatFormat format, const std::vector<std::int64_t>& sizes,
-                          bool predicted, const at::Tensor& bytes, const std::string& where) {
-  const ReadSection section = read(frame, offset, size, sizes, predicted, true, where);
-  const FixedSource& source = section.source;
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const PastFactors* past,
+                                                      const at::Tensor& bytes,
+                                                      const std::string& where) {
+  const auto section =
+      std::make_shared<ReadSection>(read(frame, offset, size, sizes, predicted, true, past, where));
+  const FixedSource& source = section->source;
   const FixedHead& head = source.head;
   const at::Tensor live = live_room(bytes, format, head, source.shape);
   decode_elements(source, frame.narrow(0, offset, size), format, live, where);
   put_live(live, head, format, sizes, bytes);
+  return {section, &head};
 }
 
 }  // namespace lmgc::ops

@@ -20,7 +20,9 @@ namespace lmgc::ops {
 struct FixedPlan {
   bool by_dimension_1 = false;
   LowRank low_rank;
-  bool in_double = false;  // as in LowRankFit
+  bool in_double = false;                     // as in LowRankFit
+  std::vector<bool> dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
+  Projection u_projection, v_projection;
 };
 
 // Looks for a low-rank prediction of `bytes` (contiguous, non-empty uint8) seen as floats of
@@ -28,6 +30,10 @@ struct FixedPlan {
 // may wait for ever in one.
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
                      const std::vector<std::int64_t>& sizes);
+
+// Adds projections on the factors of a past frame to a plan, where they pay. Not to be called from
+// a parallel region either.
+void project_fixed(const PastFactors& past, FixedPlan& plan);
 
 // What is known of a tensor's prediction from that of a tensor like it: weights are those of all
 // lines, dead ones too.
@@ -55,15 +61,20 @@ struct FixedResult {
 };
 
 // The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
-// must not change before the section is written.
+// must not change before the section is written. `past`: what project_fixed() was given, or null.
 FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
-                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan);
+                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
+                                 const PastFactors* past);
 
-// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises
-// CorruptFrameError.
-void decode_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
-                          FloatFormat format, const std::vector<std::int64_t>& sizes,
-                          bool predicted, const at::Tensor& bytes, const std::string& where);
+// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. `past`: of the frame
+// that this one names; null where it names none. Raises CorruptFrameError. Returns the head,
+// complete.
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const PastFactors* past,
+                                                      const at::Tensor& bytes,
+                                                      const std::string& where);
 
 // What a section holds, without its elements and factors. Raises CorruptFrameError.
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,

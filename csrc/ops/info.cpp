@@ -101,7 +101,7 @@ std::string info(const at::Tensor& data) {
   out << "{\"version\": " << static_cast<int>(header.version)
       << ", \"metadata\": " << quoted(header.metadata) << ", \"bytes\": " << frame.numel()
       << ", \"header_bytes\": " << header.header_size << ", \"prior\": " << prior_json(header)
-      << ", \"tensors\": [";
+      << ", \"past\": " << (header.past.has_value() ? "true" : "false") << ", \"tensors\": [";
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     out << (i == 0 ? "" : ", ") << "{\"dtype\": \"" << name(record.dtype) << "\", \"shape\": [";

@@ -20,11 +20,12 @@ struct Attempt {
 class Coding {
  public:
   Coding(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-         std::vector<TensorMemory>* memories, Frame& frame)
+         const Earlier& earlier, Frame& frame)
       : tables_(tables),
         bytes_(bytes),
         device_(device),
-        memories_(memories),
+        memories_(earlier.memories),
+        past_(earlier.past),
         frame_(frame),
         attempts_(bytes.size()),
         heads_(bytes.size()) {}
@@ -84,6 +85,11 @@ class Coding {
       if (plan.has_value()) attempt.plan = std::move(*plan);
     }
     if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), sizes);
+    if (const PastFactors* const past = past_of(i)) project_fixed(*past, attempt.plan);
+  }
+
+  const PastFactors* past_of(std::size_t i) const {
+    return past_ != nullptr && i < past_->size() ? (*past_)[i].get() : nullptr;
   }
 
   void encode(const std::vector<std::size_t>& which) {
@@ -104,7 +110,7 @@ class Coding {
       offer(i, Method::planes, encode_planes_section(bytes_[i], format(i)), attempts_[i].planes);
     if (tables_ != Tables::planes && is_float(i) && only != Method::planes) {
       FixedResult fixed =
-          encode_fixed_section(bytes_[i], format(i), record.sizes, attempts_[i].plan);
+          encode_fixed_section(bytes_[i], format(i), record.sizes, attempts_[i].plan, past_of(i));
       heads_[i] = fixed.head;
       offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section),
             attempts_[i].fixed);
@@ -143,6 +149,7 @@ class Coding {
   const std::vector<at::Tensor>& bytes_;
   const at::Device device_;
   std::vector<TensorMemory>* const memories_;
+  const PastTensors* const past_;
   Frame& frame_;
   std::vector<Attempt> attempts_;
   FixedHeads heads_;
@@ -155,8 +162,8 @@ Section raw_section(const at::Tensor& bytes) {
 }
 
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-                      std::vector<TensorMemory>* memories, Frame& frame) {
-  return Coding(tables, bytes, device, memories, frame).run();
+                      const Earlier& earlier, Frame& frame) {
+  return Coding(tables, bytes, device, earlier, frame).run();
 }
 
 }  // namespace lmgc::ops

@@ -31,15 +31,24 @@ struct Frame {
 // How a tensor's fixed section begins; null where it has none.
 using FixedHeads = std::vector<std::shared_ptr<const FixedHead>>;
 
+// The factors that tensors had in a past frame; null where there were none.
+using PastTensors = std::vector<std::shared_ptr<const PastFactors>>;
+
 // Which methods may code a tensor of floats; other types have planes.
 enum class Tables { planes, scale, lowrank, all };
 
 Section raw_section(const at::Tensor& bytes);
 
-// Codes every tensor by the methods of `tables`: the smallest section of them, or raw bytes. With
-// `memories`, one a tensor, from what these know, and they are brought up to date. Returns what was
-// found out for the fixed serializer.
+// What earlier frames of lists like this one tell.
+struct Earlier {
+  std::vector<TensorMemory>* memories = nullptr;  // one a tensor: kept up to date
+  const PastTensors* past = nullptr;              // of the frame that this one may name
+};
+
+// Codes every tensor by the methods of `tables`: the smallest section of them, or raw bytes.
+// Returns what was found out for the fixed serializer; frame.sections have projections where it
+// has.
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-                      std::vector<TensorMemory>* memories, Frame& frame);
+                      const Earlier& earlier, Frame& frame);
 
 }  // namespace lmgc::ops

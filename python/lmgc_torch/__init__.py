@@ -15,9 +15,11 @@ from lmgc_torch.errors import (
     CommunicationError,
     CorruptFrameError,
     LmgcError,
+    PastMismatchError,
     PriorMismatchError,
 )
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
+from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import deserialize, detokenize, serialize, tokenize
 from lmgc_torch.warm_start import WarmStart
@@ -30,9 +32,10 @@ gives the target ``lmgc_torch::lmgc_torch``; ``torch.utils.cmake_prefix_path`` i
 
 __all__ = ["__version__", "cmake_prefix_path"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
-__all__ += ["Prior", "WarmStart", "analyze", "export"]
+__all__ += ["Prior", "WarmStart", "PastFrame", "analyze", "export"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
-__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
+__all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
+__all__ += ["CommunicationError"]
 
 # Without its native libraries the package can still be imported: the first use says what is wrong,
 # and so does `python -m lmgc_torch`.

@@ -129,6 +129,19 @@ def _compress_warm(
     return frame
 
 
+@torch.library.register_fake("lmgc::compress.past")
+def _compress_past(
+    tensors: Sequence[torch.Tensor],
+    past: Any,
+    warm_start: Any = None,
+    *,
+    method: str = "auto",
+    metadata: str = "",
+) -> torch.Tensor:
+    frame: torch.Tensor = _compress(tensors, method=method, metadata=metadata)
+    return frame
+
+
 # How many tensors a frame holds, and which, stands in its bytes, and how many matrices of symbols a
 # tensor has depends on its elements: a graph cannot go on without them. This error makes
 # torch.compile break the graph there, and fullgraph=True refuse it by name.
@@ -137,6 +150,11 @@ def _compress_warm(
 @torch.library.register_fake("lmgc::decompress")
 def _decompress(data: torch.Tensor, prior: Any = None) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.default)
+
+
+@torch.library.register_fake("lmgc::decompress.past")
+def _decompress_past(data: torch.Tensor, past: Any) -> list[torch.Tensor]:
+    raise DataDependentOutputException(torch.ops.lmgc.decompress.past)
 
 
 @torch.library.register_fake("lmgc::info")
@@ -153,7 +171,7 @@ def _residual_features(
 
 def _not_while_tracing(self: Any, *arguments: Any) -> Any:
     raise NotImplementedError(
-        "priors and warm starts can be handed on while a graph is traced, but not asked"
+        "priors, warm starts and past frames can be handed on while a graph is traced, not asked"
     )
 
 
@@ -175,15 +193,20 @@ class _FakePrior:
     native = use_native = _not_while_tracing
 
 
-@register_fake_class("lmgc::WarmStart")
-class _FakeWarmStart:
-    """The stand-in of a warm start while a graph is traced."""
+def _register_memory(name: str) -> None:
+    """Registers the stand-in of a class that is empty in every copy."""
 
-    def __init__(self, empty: bool) -> None:
-        self._empty = empty
+    @register_fake_class(name)
+    class _FakeMemory:
+        def __init__(self, empty: bool) -> None:
+            self._empty = empty
 
-    @classmethod
-    def __obj_unflatten__(cls, flat: tuple[tuple[str, bool], ...]) -> "_FakeWarmStart":
-        return cls(**dict(flat))
+        @classmethod
+        def __obj_unflatten__(cls, flat: tuple[tuple[str, bool], ...]) -> "_FakeMemory":
+            return cls(**dict(flat))
 
-    clear = _not_while_tracing
+        clear = _not_while_tracing
+
+
+_register_memory("lmgc::WarmStart")
+_register_memory("lmgc::PastFrame")

@@ -23,6 +23,7 @@ from lmgc_torch import _library
 from lmgc_torch import prior as _prior
 from lmgc_torch.errors import CorruptFrameError, translated
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
+from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.prior import Prior
 from lmgc_torch.serialize import ByteOrder, Separator
 from lmgc_torch.warm_start import WarmStart
@@ -43,7 +44,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 WINDOWS: tuple[Window, ...] = get_args(Window)
 NEEDS_PRIOR = frozenset(_prior.DEFAULTS)
 REMEMBERS = frozenset(("auto", "lowrank"))
-"""Methods that take a warm start."""
+"""Methods that take a warm start or a past frame."""
 METADATA_VERSION = 1
 
 
@@ -60,6 +61,7 @@ def compress(
     bypass: bool = True,
     memory_limit: int = 256 * 2**20,
     warm_start: WarmStart | None = None,
+    past: PastFrame | None = None,
 ) -> torch.Tensor:
     """Compresses tensors without loss.
 
@@ -94,6 +96,9 @@ def compress(
         warm_start: For "lowrank" and "auto": what earlier calls found for a list like this one, and
             where this call leaves what it finds. It makes a sequence of calls several times as
             fast. Other methods ignore it.
+        past: For "lowrank" and "auto": the frame before of a sequence, whose place this one takes.
+            The frame may refer to it; then it decompresses only after it, with the receiver's own
+            `PastFrame`. Other methods ignore it, and leave it as it is.
 
     Returns:
         The frame, uint8 of shape [bytes], on the device of the tensors (CPU if there are none). It
@@ -103,8 +108,8 @@ def compress(
         or number of threads, or with a warm start.
 
     Raises:
-        TypeError: `tensors` or what is in it is something else, a name is no str, or `warm_start`
-            is no `WarmStart`.
+        TypeError: `tensors` or what is in it is something else, a name is no str, `warm_start` is
+            no `WarmStart`, or `past` is no `PastFrame`.
         ValueError: A tensor is sparse, quantized or on another device, an option is not legal, the
             prior was made for another method, or it does not do what it says: two calls differ, or
             its logits are not finite.
@@ -130,6 +135,7 @@ def compress(
         bypass=bypass,
         memory_limit=memory_limit,
         warm_start=warm_start,
+        past=past,
     )
 
 
@@ -140,6 +146,7 @@ def compress_with(
     method: Method = "auto",
     prior: PriorLike | None = None,
     warm_start: WarmStart | None = None,
+    past: PastFrame | None = None,
     **options: Any,
 ) -> torch.Tensor:
     """`compress`, with `extra` keys for the frame's metadata; their values are what JSON has."""
@@ -151,16 +158,21 @@ def compress_with(
     if method not in METHODS:
         legal = ", ".join(map(repr, METHODS))
         raise ValueError(f"method is {method!r}; it must be one of {legal}")
-    if warm_start is not None and not isinstance(warm_start, WarmStart):
-        raise TypeError(
-            f"warm_start is of type {type(warm_start).__name__}; it must be a WarmStart"
-        )
+    for name, kept, kind in (("warm_start", warm_start, WarmStart), ("past", past, PastFrame)):
+        if kept is not None and not isinstance(kept, kind):
+            raise TypeError(
+                f"{name} is of type {type(kept).__name__}; it must be a {kind.__name__}"
+            )
     device = values[0].device if values else torch.device("cpu")
     handle = _handle(prior, device, {method})
-    if warm_start is not None and method in REMEMBERS:
+    if method in REMEMBERS and (warm_start is not None or past is not None):
+        warm = None if warm_start is None else warm_start.handle
+        keywords = {"method": method, "metadata": metadata}
         with translated():
-            warm = _library.ops().compress.warm
-            frame = warm(values, warm_start.handle, method=method, metadata=metadata)
+            if past is None:
+                frame = _library.ops().compress.warm(values, warm, **keywords)
+            else:
+                frame = _library.ops().compress.past(values, past.handle, warm, **keywords)
         return cast(torch.Tensor, frame)
     with translated():
         frame = _library.ops().compress(values, handle, method=method, metadata=metadata, **options)
@@ -168,7 +180,7 @@ def compress_with(
 
 
 def decompress(
-    data: Data, *, prior: PriorLike | None = None
+    data: Data, *, prior: PriorLike | None = None, past: PastFrame | None = None
 ) -> torch.Tensor | list[torch.Tensor] | dict[str, torch.Tensor]:
     """Decompresses a frame.
 
@@ -178,6 +190,8 @@ def decompress(
         prior: The prior that compressed it, on the device of the data: a `Prior`, a file, or the
             name of a bundled one; None is the bundled "residual" for frames of method "lm" and
             "default" for those of "lmgc". Frames that need none ignore it.
+        past: The frame before of a sequence, as this side has it; the frame takes its place. Frames
+            that need no other decompress with it as well. Not for frames that need a prior.
 
     Returns:
         What was compressed, bit for bit: a tensor, a list (of any sequence), or a dict in the same
@@ -186,16 +200,25 @@ def decompress(
     Raises:
         CorruptFrameError: The bytes are no frame, or are damaged.
         PriorMismatchError: The frame was compressed with another prior.
-        TypeError: `data` is something else.
+        PastMismatchError: The frame refers to another one than that of `past`.
+        TypeError: `data` is something else, or `past` is no `PastFrame`.
         ValueError: `data` is not one-dimensional, or the prior is on another device.
         ImportError: The native library cannot be loaded; the message says why.
     """
     frame = _frame(data)
     header = _header(frame)
     structure = _structure(header)
-    handle = _handle(prior, frame.device, {tensor["method"] for tensor in header["tensors"]})
-    with translated():
-        tensors: list[torch.Tensor] = _library.ops().decompress(frame, handle)
+    if past is not None and not isinstance(past, PastFrame):
+        raise TypeError(f"past is of type {type(past).__name__}; it must be a PastFrame")
+    tensors: list[torch.Tensor]
+    if past is not None:
+        with translated():
+            tensors = _library.ops().decompress.past(frame, past.handle)
+    else:
+        methods = {tensor["method"] for tensor in header["tensors"]}
+        handle = _handle(prior, frame.device, methods)
+        with translated():
+            tensors = _library.ops().decompress(frame, handle)
     if _kind(structure) == "list":
         return tensors
     if _kind(structure) == "dict":
@@ -242,6 +265,7 @@ def info(data: Data) -> FrameInfo:
         bytes=header["bytes"],
         header_bytes=header["header_bytes"],
         prior=header["prior"],
+        needs_past=header["past"],
         metadata=header["metadata"],
     )
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "CommunicationError"]
+__all__ = ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
+__all__ += ["CommunicationError"]
 __all__ += ["translated"]
 
 
@@ -19,12 +20,17 @@ class PriorMismatchError(LmgcError):
     """The frame was compressed with another prior, or one that decodes only where it encoded."""
 
 
+class PastMismatchError(LmgcError):
+    """The frame refers to the frame before it in a sequence, and that is not the one at hand."""
+
+
 class CommunicationError(LmgcError):
     """A rank of a process group failed or is gone; the message names it and says what it said."""
 
 
 _BY_PREFIX: dict[str, type[LmgcError]] = {
-    error.__name__ + ": ": error for error in (CorruptFrameError, PriorMismatchError)
+    error.__name__ + ": ": error
+    for error in (CorruptFrameError, PriorMismatchError, PastMismatchError)
 }
 
 

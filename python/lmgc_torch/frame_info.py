@@ -72,6 +72,7 @@ class FrameInfo:
         bytes: The size of the frame.
         header_bytes: The part of it that is the header.
         prior: What the frame says of the prior it needs, by field; None if it needs none.
+        needs_past: Whether it decompresses only after the frame before it in a sequence.
         metadata: The text that the frame carries along.
     """
 
@@ -81,6 +82,7 @@ class FrameInfo:
     bytes: int
     header_bytes: int
     prior: dict[str, Any] | None
+    needs_past: bool
     metadata: str
 
     @property
@@ -144,6 +146,8 @@ class FrameInfo:
             lines.append(
                 "prior: " + ", ".join(f"{key} {value}" for key, value in self.prior.items())
             )
+        if self.needs_past:
+            lines.append("needs the frame before it")
         return "\n".join(lines)
 
 

@@ -1,34 +1,35 @@
 """A second decoder of frames, written from docs/format.md alone: the judge in doubt.
 
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
-formats 1 and 2 on the CPU, with priors that are portable. NumPy holds its results and the few
+formats 1 to 3 on the CPU, with priors that are portable. NumPy holds its results and the few
 float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. The header
-is read in `reference_frame`; methods are in `reference_planes`, `reference_fixed` ("scale" and
-"lowrank"), `reference_lm` and `reference_lmgc`, priors in `reference_prior`, and what all of them
-share in `reference_common`.
+is read in `reference_frame`; methods are in `reference_planes`, `reference_fixed` and
+`reference_factors` ("scale" and "lowrank"), `reference_lm` and `reference_lmgc`, priors in
+`reference_prior`, and what all of them share in `reference_common`.
 
     tensors = reference.decode(frame, torch.jit.load("prior.pt"))
     tensors[0].dtype, tensors[0].array
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lmgc_torch.errors import PastMismatchError
 from lmgc_torch.reference_common import (
     checksum,
     refuse,
 )
-from lmgc_torch.reference_fixed import FixedSection
+from lmgc_torch.reference_fixed import FixedSection, PastFactors
 from lmgc_torch.reference_frame import DTYPES, FIXED, NOT_IN_NUMPY, read_header
 from lmgc_torch.reference_lm import LmSection
 from lmgc_torch.reference_lmgc import LmgcSection, RangeDecoder
 from lmgc_torch.reference_planes import decode_planes
 from lmgc_torch.reference_prior import LanguageModel, check_prior
 
-__all__ = ["DecodedTensor", "decode"]
+__all__ = ["DecodedTensor", "Past", "decode"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,27 @@ class DecodedTensor:
         return np.frombuffer(self.data, dtype=np.dtype(kind).newbyteorder("<")).reshape(self.shape)
 
 
-def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
+@dataclass
+class Past:
+    """What is kept of the frame before, of a sequence.
+
+    Attributes:
+        identity: The frame's header checksum; None before the first frame.
+        factors: By tensor: its factors, None where it had no prediction.
+    """
+
+    identity: int | None = None
+    factors: list[PastFactors | None] = field(default_factory=list)
+
+
+def decode(frame: bytes, prior: Any = None, past: Past | None = None) -> list[DecodedTensor]:
     """Decodes a frame.
 
     Args:
         frame: The frame.
         prior: The TorchScript module that compressed it, on the CPU; frames that hold nothing of
             methods "lmgc" and "lm" need none.
+        past: The frame before, of a sequence; this one takes its place.
 
     Returns:
         The tensors, in order.
@@ -68,24 +83,33 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
         CorruptFrameError: The bytes are no frame of these versions, or are damaged.
         PriorMismatchError: The frame was compressed with another prior, or one that is not
             portable.
+        PastMismatchError: The frame refers to another one than `past`.
     """
     header = read_header(frame)
     if checksum(frame[header.size :]) != header.payload_checksum:
         refuse("the payload was changed (checksum)")
     if header.prior is not None:
         check_prior(header.prior, prior)
-    tensors = []
+    if header.past is not None and (past is None or past.identity != header.past):
+        raise PastMismatchError("the frame refers to another one than that at hand")
+    known = past.factors if past and header.past is not None else []
+    tensors: list[DecodedTensor] = []
+    factors: list[PastFactors | None] = []
     offset = header.size
     for record in header.tensors:
         section = frame[offset : offset + record.section_size]
         offset += record.section_size
+        factors.append(None)
         if record.method == "raw":
             data = section
         elif record.method == "planes":
             data = decode_planes(section, record)
         elif record.method in FIXED:
             predicted = record.method == "lowrank"
-            data = FixedSection(section, record.sizes, record.element, predicted).decode()
+            fixed = FixedSection(section, record.sizes, record.element, predicted)
+            index = len(tensors)
+            data = fixed.decode(known[index] if index < len(known) else None)
+            factors[-1] = fixed.factors()
         elif record.method == "lm":
             model = LanguageModel(prior, 4, "")
             data = LmSection(
@@ -97,4 +121,6 @@ def decode(frame: bytes, prior: Any = None) -> list[DecodedTensor]:
         if checksum(data) & 0xFFFFFFFF != record.data_checksum:
             refuse("the decoded data differ from what was encoded (checksum)")
         tensors.append(DecodedTensor(record.dtype, record.sizes, data))
+    if past is not None:
+        past.identity, past.factors = header.identity, factors
     return tensors

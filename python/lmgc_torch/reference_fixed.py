@@ -1,172 +1,29 @@
 """Methods `scale` and `lowrank` of `lmgc_torch.reference`: docs/format.md, section 6."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lmgc_torch.reference_common import (
-    AdaptiveRice,
     BitReader,
     ByteReader,
     ElementType,
     Matrix,
-    decode_block,
     read_line,
     refuse,
-    signed,
 )
+from lmgc_torch.reference_factors import Digits, LowRank, PastFactor, read_flags
 from lmgc_torch.reference_mixture import (
-    CONTEXTS,
     EDGE,
     ESCAPE,
-    MIDDLE,
     MINUS_ZERO,
     ORIGIN,
     VARIES,
     ZERO,
-    Mixture,
     context_of,
 )
 
 __all__: list[str] = []  # for the reference only
-
-MOST_FACTOR, MOST_PRODUCT = 2**30, 2**62
-
-
-# ---- section 6.3: side bits ----------------------------------------------------------------------
-
-
-def read_flags(bits: BitReader, count: int) -> list[bool]:
-    codes = AdaptiveRice(), AdaptiveRice()
-    flags: list[bool] = []
-    flag, before = False, 1
-    while len(flags) < count:
-        run = codes[flag].read(bits)
-        if not 0 <= run <= count - len(flags) or run == before == 0:
-            refuse("a run of lines is impossible")
-        flags += [flag] * run
-        flag, before = not flag, run
-    return flags
-
-
-# ---- section 6.6: digits -------------------------------------------------------------------------
-
-
-class Digits:
-    """Reads its head when it is made; `decode` reads the body."""
-
-    def __init__(self, fields: ByteReader, symbols: int, kind: int) -> None:
-        self.kind = kind
-        present = fields.unsigned(2)
-        if present >> 12:
-            refuse("there are twelve weights")
-        weights = tuple(fields.unsigned(1) if present >> k & 1 else 0 for k in range(12))
-        positive, zero, minus_zero = fields.unsigned(1), fields.varint(), fields.varint()
-        self.contexts = fields.unsigned(1)
-        if sum(weights) != 255 or zero + minus_zero > 4032:
-            refuse("a mixture does not add up")
-        if positive > 254 or (positive != 127 and kind != EDGE):
-            refuse("the share of positive residuals is impossible")
-        if not 1 <= self.contexts <= CONTEXTS[kind]:
-            refuse("the number of contexts is impossible")
-        self.mixture = Mixture(weights, positive, zero, minus_zero)
-        self.blocks = []
-        for first in range(0, symbols, 65536):
-            count = min(65536, symbols - first)
-            words, escapes, tails = fields.varint(), fields.varint(), fields.varint()
-            if words > count or escapes > count or tails > 16 * count:
-                refuse("a block is larger than its symbols allow")
-            self.blocks.append((words, escapes, tails))
-
-    def decode(
-        self, fields: ByteReader, contexts: Sequence[int]
-    ) -> Iterator[tuple[int, BitReader]]:
-        """Yields each symbol and the bits of which the next ones are its tail.
-
-        It has to be asked until it ends: what is wrong at the end of a block is found there.
-        """
-        if max(contexts) >= self.contexts:
-            refuse("a context has no table")
-        tables = {c: self.mixture.table(c, self.kind) for c in set(contexts)}
-        for number, (words, escapes, tails) in enumerate(self.blocks):
-            own = contexts[65536 * number : 65536 * (number + 1)]
-            symbols = decode_block(fields, len(own), words, lambda i, own=own: tables[own[i]])  # type: ignore[misc]
-            escaped = ByteReader(fields.take(escapes))
-            bits = BitReader(ByteReader(fields.take(tails)))
-            for symbol in symbols:
-                yield (symbol if symbol != ESCAPE else escaped.unsigned(1)), bits
-            if escaped.left():
-                refuse("there are escapes that no symbol uses")
-            bits.end()
-
-
-# ---- section 6.7: factors ------------------------------------------------------------------------
-
-
-class Factor:
-    """A matrix of `lines` times `rank` integers."""
-
-    def __init__(self, side: BitReader, lines: int, rank: int, line_widths: bool) -> None:
-        self.lines, self.rank = lines, rank
-        self.component_widths = read_line(side, rank)
-        self.line_widths = read_line(side, lines) if line_widths else [0] * lines
-
-    def read_head(self, fields: ByteReader) -> None:
-        self.digits = Digits(fields, self.lines * self.rank, MIDDLE)
-
-    def read_body(self, fields: ByteReader) -> None:
-        shapes = [self.shape(i, c) for i in range(self.lines) for c in range(self.rank)]
-        contexts = [context_of(width, 0, MIDDLE) for width, _ in shapes]
-        entries: list[int] = []
-        for symbol, bits in self.digits.decode(fields, contexts):
-            entries.append(join_factor(symbol, shapes[len(entries)][1], bits))
-        self.entries = [entries[i : i + self.rank] for i in range(0, len(entries), self.rank)]
-
-    def shape(self, line: int, component: int) -> tuple[int, int]:
-        """Returns the width of an entry's symbol, and the bits of its tail."""
-        width = self.component_widths[component] + 2 * self.line_widths[line]
-        tail = min(max(-((11 - width) // 4), 0), 30)
-        return width - 4 * tail, tail
-
-
-def join_factor(symbol: int, tail: int, bits: BitReader) -> int:
-    if symbol == ESCAPE:
-        value = signed(bits.bits(32), 32)
-    else:
-        value = ((symbol - ORIGIN) << tail) + bits.bits(tail) - (1 << tail >> 1)
-    return value if abs(value) <= MOST_FACTOR else refuse("a factor is too large")
-
-
-class LowRank:
-    def __init__(self, side: BitReader, rows: int, columns: int, rank: int, flags: int) -> None:
-        if not 1 <= rank <= min(rows, columns):
-            refuse("the rank is impossible")
-        self.rank = rank
-        self.row_weights = read_line(side, rows)
-        self.column_weights = read_line(side, columns)
-        self.exponents = read_line(side, rank)
-        self.u = Factor(side, rows, rank, bool(flags & U_LINE_WIDTHS))
-        self.v = Factor(side, columns, rank, bool(flags & V_LINE_WIDTHS))
-
-    def prepare(self) -> None:
-        """Checks the factors, and does what all predictions need."""
-        self.base = min(self.exponents)
-        shifts = [exponent - self.base for exponent in self.exponents]
-        columns = zip(*self.v.entries, strict=True)
-        largest = [max(1, *map(abs, c)) << s for c, s in zip(columns, shifts, strict=True)]
-        self.bound = max(
-            sum(abs(u) * v for u, v in zip(line, largest, strict=True)) for line in self.u.entries
-        )
-        if self.bound >= MOST_PRODUCT:
-            refuse("the product is too large")
-        self.scaled_v = [[v << s for v, s in zip(e, shifts, strict=True)] for e in self.v.entries]
-
-    def prediction(self, row: int, column: int) -> tuple[int, int]:
-        """Returns value and exponent."""
-        terms = zip(self.u.entries[row], self.scaled_v[column], strict=True)
-        exponent = self.base + self.row_weights[row] + self.column_weights[column]
-        return sum(u * v for u, v in terms), exponent
-
 
 # ---- section 6.8: elements -----------------------------------------------------------------------
 
@@ -235,7 +92,8 @@ def join(symbol: int, own: Bin, form: Float, tail: BitReader) -> int:
 
 # ---- section 6.2: section ------------------------------------------------------------------------
 
-BY_DIMENSION_1, DEAD_LINES, COLUMN_SCALES, U_LINE_WIDTHS, V_LINE_WIDTHS = 1, 2, 4, 8, 16
+BY_DIMENSION_1, DEAD_LINES, COLUMN_SCALES = 1, 2, 4  # and 8 and 16: line widths of factors
+PROJECTIONS = 64  # method lowrank only
 
 
 class Section:
@@ -264,6 +122,9 @@ class Section:
         self.form = Float(8 * element.width, element.mantissa_bits, bias)
         self.kind = VARIES if predicted else EDGE
         rank = fields.varint() if predicted else 0
+        counts = (0, 0)
+        if flags & PROJECTIONS:
+            counts = fields.varint(), fields.varint()
         side = BitReader(ByteReader(fields.take(fields.varint())))
         self.check_flags(predicted)
         self.find_lines(side)
@@ -275,6 +136,8 @@ class Section:
         rows, columns = len(self.live_rows), len(self.live_columns)
         if predicted:
             self.low_rank = LowRank(side, rows, columns, rank, self.flags)
+            if self.flags & PROJECTIONS:
+                self.low_rank.read_projections(side, counts)
         self.row_scales = read_line(side, rows)
         self.column_scales = read_line(side, columns if self.flags & COLUMN_SCALES else 0)
         side.end()
@@ -283,7 +146,9 @@ class Section:
 
     def check_flags(self, predicted: bool) -> None:
         flat = Matrix(self.sizes).flat
-        if self.flags > (31 if predicted else 7) or (flat and (self.flags or predicted)):
+        if self.flags & ~(31 + PROJECTIONS if predicted else 7) or (
+            flat and (self.flags or predicted)
+        ):
             refuse("flags that are unknown, or do not suit the tensor or the method")
         if self.flags & BY_DIMENSION_1 and (len(self.sizes) < 3 or self.sizes[1] < 2):
             refuse("there is no view by dimension 1")
@@ -339,6 +204,14 @@ class Section:
         return (column // rest * self.sizes[1] + row) * rest + column % rest
 
 
+class PastFactors(NamedTuple):
+    """The prediction that the frame before had for a tensor."""
+
+    by_dimension_1: bool
+    u: PastFactor
+    v: PastFactor
+
+
 class FixedSection(Section):
     """Methods scale and lowrank: reads all but the bodies when it is made; `decode` reads those."""
 
@@ -354,15 +227,46 @@ class FixedSection(Section):
             self.low_rank.v.read_head(fields)
         self.digits = Digits(fields, self.elements, self.kind)
 
-    def decode(self) -> bytes:
+    def decode(self, past: PastFactors | None = None) -> bytes:
         if self.elements == 0:
             return self.tensor([])
         if self.low_rank:
-            self.low_rank.u.read_body(self.fields)
-            self.low_rank.v.read_body(self.fields)
+            u, v = self.live_of(past)
+            self.low_rank.read_bodies(self.fields, u, v)
             self.low_rank.prepare()
         columns = len(self.live_columns)
         bins = [self.bin_of(i // columns, i % columns) for i in range(self.elements)]
         decoded = self.digits.decode(self.fields, [own.context for own in bins])
         words = [join(symbol, bins[i], self.form, tail) for i, (symbol, tail) in enumerate(decoded)]
         return self.tensor(words)
+
+    def live_of(self, past: PastFactors | None) -> tuple[PastFactor | None, PastFactor | None]:
+        """Returns what the frame before had for the lines that live now."""
+        by_dimension_1 = bool(self.flags & BY_DIMENSION_1)
+        lines = self.all_elements // self.columns, self.columns
+        if (
+            past is None
+            or past[0] != by_dimension_1
+            or lines != tuple(len(factor.weights) for factor in (past.u, past.v))
+        ):
+            return None, None
+        return past.u.of(self.live_rows), past.v.of(self.live_columns)
+
+    def factors(self) -> PastFactors | None:
+        """Returns what the next frame may refer to; this one is decoded."""
+        if self.low_rank is None:
+            return None
+        found, rows = self.low_rank, self.all_elements // self.columns
+        u = spread(found.u.entries, found.row_weights, self.live_rows, rows)
+        v = spread(found.v.entries, found.column_weights, self.live_columns, self.columns)
+        return PastFactors(bool(self.flags & BY_DIMENSION_1), u, v)
+
+
+def spread(
+    entries: list[list[int]], weights: list[int], live: Sequence[int], lines: int
+) -> PastFactor:
+    """Returns a factor over all lines."""
+    past = PastFactor([[0] * len(entries[0])] * lines, [0] * lines)
+    for line, own, weight in zip(live, entries, weights, strict=True):
+        past.entries[line], past.weights[line] = own, weight
+    return past

@@ -73,8 +73,10 @@ class Record:
 class Header:
     size: int
     prior: PriorBlock | None
+    past: int | None
     tensors: list[Record]
     payload_checksum: int
+    identity: int
 
 
 def read_header(frame: bytes) -> Header:
@@ -83,7 +85,7 @@ def read_header(frame: bytes) -> Header:
     if len(frame) < 26:
         refuse("the bytes end too early")
     version, flags, size = struct.unpack_from("<BBI", frame, 4)
-    if version not in (1, 2):
+    if version not in (1, 2, 3):
         refuse(f"the frame has format version {version}")
     if not 26 <= size <= len(frame):
         refuse("the bytes end too early")
@@ -93,9 +95,10 @@ def read_header(frame: bytes) -> Header:
 
     fields = ByteReader(frame[10 : size - 16])
     fields.text()  # metadata
-    if flags > 1:
+    if flags > (3 if version >= 3 else 1):
         refuse("unknown flags")
-    prior = read_prior_block(fields, version) if flags else None
+    prior = read_prior_block(fields, version) if flags & 1 else None
+    past = fields.unsigned(8) if flags & 2 else None
     count = fields.varint()
     if count > fields.left():
         refuse("more tensors than bytes")
@@ -111,7 +114,7 @@ def read_header(frame: bytes) -> Header:
         refuse("a prior block stands where a tensor needs it, and nowhere else")
     if size + sum(record.section_size for record in tensors) != len(frame):
         refuse("the sections do not end with the frame")
-    return Header(size, prior, tensors, payload_checksum)
+    return Header(size, prior, past, tensors, payload_checksum, header_checksum)
 
 
 def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:

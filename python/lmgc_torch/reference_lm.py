@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 
 from lmgc_torch.errors import PriorMismatchError
 from lmgc_torch.reference_common import BitReader, ByteReader, ElementType, Matrix, refuse
-from lmgc_torch.reference_fixed import Bin, Factor, Section, join, join_factor
+from lmgc_torch.reference_factors import Factor, join_factor
+from lmgc_torch.reference_fixed import Bin, Section, join
 from lmgc_torch.reference_mixture import (
     EDGE,
     ESCAPE,
@@ -340,7 +341,7 @@ class LmSection(Section):
         known = [Known(FACTOR, clamp(width, -16, 15), 16) for width, _ in shapes]
         entries: list[int] = []
         for symbol, tail in self.symbols(stream, Geometry(factor.lines, taps), known):
-            entries.append(join_factor(symbol, shapes[len(entries)][1], tail))
+            entries.append(join_factor(symbol, 0, shapes[len(entries)][1], tail))
         factor.entries = [entries[i :: factor.lines] for i in range(factor.lines)]
 
     def known(self, row: int, column: int, own: Bin) -> Known:

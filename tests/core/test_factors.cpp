@@ -115,18 +115,18 @@ TEST_CASE("factors decode to what they were") {
       REQUIRE(static_cast<std::int64_t>(factor.column_widths.size()) == rank);
       if (!factor.row_widths.empty())
         REQUIRE(static_cast<std::int64_t>(factor.row_widths.size()) == lines);
-      const CodedDigits coded = code_factor(factor, rank, run_serially);
+      const CodedDigits coded = code_factor(factor, rank, nullptr, run_serially);
       const Bytes body = body_of(coded);
       Factor back;
       back.row_widths = factor.row_widths;
       back.column_widths = factor.column_widths;
-      REQUIRE(decode_factor(coded.head, body.data(), lines, rank, back, run_serially) ==
+      REQUIRE(decode_factor(coded.head, body.data(), lines, rank, nullptr, back, run_serially) ==
               Status::ok);
       REQUIRE(back.entries == factor.entries);
-      const CodedDigits shared = code_factor(factor, rank, test::run_on_threads);
+      const CodedDigits shared = code_factor(factor, rank, nullptr, test::run_on_threads);
       REQUIRE(body_of(shared) == body);
-      REQUIRE(decode_factor(coded.head, body.data(), lines, rank, back, test::run_on_threads) ==
-              Status::ok);
+      REQUIRE(decode_factor(coded.head, body.data(), lines, rank, nullptr, back,
+                            test::run_on_threads) == Status::ok);
       REQUIRE(back.entries == factor.entries);
     }
   }
@@ -142,11 +142,12 @@ TEST_CASE("any widths code any factors") {
       factor.column_widths.push_back(static_cast<std::int16_t>(random()));
     for (std::int64_t i = 0; i < lines && trial % 2 == 0; ++i)
       factor.row_widths.push_back(static_cast<std::int16_t>(random()));
-    const CodedDigits coded = code_factor(factor, rank, run_serially);
+    const CodedDigits coded = code_factor(factor, rank, nullptr, run_serially);
     const Bytes body = body_of(coded);
     Factor back = factor;
     back.entries.clear();
-    REQUIRE(decode_factor(coded.head, body.data(), lines, rank, back, run_serially) == Status::ok);
+    REQUIRE(decode_factor(coded.head, body.data(), lines, rank, nullptr, back, run_serially) ==
+            Status::ok);
     REQUIRE(back.entries == factor.entries);
   }
 }
@@ -161,30 +162,32 @@ TEST_CASE("factors take about what their entropy says") {
     choose_widths(factor, 20000, 1);
     CHECK(factor.row_widths.empty());                    // all lines are alike
     const double entropy = std::log2(deviation) + 2.05;  // of a Gaussian
-    const auto bits = 8.0 * static_cast<double>(code_factor(factor, 1, run_serially).body_size());
+    const auto bits =
+        8.0 * static_cast<double>(code_factor(factor, 1, nullptr, run_serially).body_size());
     CHECK(bits < 20000 * (entropy + 0.15));
   }
   // Lines that differ by octaves: their widths pay.
   Factor factor = some_factor("rows", 2000, 16);
   choose_widths(factor, 2000, 16);
   REQUIRE_FALSE(factor.row_widths.empty());
-  const auto with = code_factor(factor, 16, run_serially).body_size();
+  const auto with = code_factor(factor, 16, nullptr, run_serially).body_size();
   factor.row_widths.clear();
-  CHECK(with + 2000 < code_factor(factor, 16, run_serially).body_size());
+  CHECK(with + 2000 < code_factor(factor, 16, nullptr, run_serially).body_size());
 }
 
 TEST_CASE("damaged factors give a status, never a crash") {
   for (const auto& kind : factor_kinds) {
     Factor factor = some_factor(kind, 40, 3);
     choose_widths(factor, 40, 3);
-    const CodedDigits coded = code_factor(factor, 3, run_serially);
+    const CodedDigits coded = code_factor(factor, 3, nullptr, run_serially);
     const Bytes good = body_of(coded);
     test::for_each_damage(good, 500, [&](const Bytes& bad) {
       if (bad.size() != good.size()) return;  // the head tells the size
       Factor back;
       back.row_widths = factor.row_widths;
       back.column_widths = factor.column_widths;
-      if (decode_factor(coded.head, bad.data(), 40, 3, back, run_serially) != Status::ok) return;
+      if (decode_factor(coded.head, bad.data(), 40, 3, nullptr, back, run_serially) != Status::ok)
+        return;
       for (const std::int64_t entry : back.entries) REQUIRE(std::abs(entry) <= most_factor);
     });
   }

@@ -112,7 +112,7 @@ TEST_CASE("a header is of the oldest version that can express it") {
   REQUIRE(read.version == 2);
   REQUIRE(read.prior.window == WindowKind::sliding);
   REQUIRE(read.prior.window_tokens == 300);
-  for (const std::uint8_t version : {0, 1, 3, 255}) {  // 1 has no such field: all behind it moves
+  for (const std::uint8_t version : {0, 1, 4, 255}) {  // 1 has no such field: all behind it moves
     auto bad = bytes;
     bad[4] = version;
     seal(bad, bad.size() - 116);
@@ -121,6 +121,23 @@ TEST_CASE("a header is of the oldest version that can express it") {
 
   header.has_prior = false;  // what is not there needs no version
   REQUIRE(required_version(header) == 1);
+
+  header.past = 0x0123456789ABCDEF;
+  REQUIRE(required_version(header) == 3);
+  for (auto& record : header.tensors)
+    if (record.method == Method::lmgc || record.method == Method::lm)
+      record.method = Method::planes;
+  bytes = frame_of(header, 116);
+  REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::ok);
+  REQUIRE(read.version == 3);
+  REQUIRE(read.past == header.past);
+  REQUIRE(read.identity != 0);
+  for (const std::uint8_t version : {1, 2}) {  // which have no such flag
+    auto bad = bytes;
+    bad[4] = version;
+    seal(bad, bad.size() - 116);
+    REQUIRE(parse_header(bad.data(), bad.size(), bad.size(), read) == Status::bad_header);
+  }
 }
 
 TEST_CASE("method lm needs version 2 and a prior") {

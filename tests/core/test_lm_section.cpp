@@ -147,7 +147,7 @@ TEST_CASE("factors are coded component after component") {
         const EntryShape shape = factor->shape_of(i, c);
         const auto at = static_cast<std::size_t>(c * lines + i);
         const std::int32_t entry = factor->entries[static_cast<std::size_t>(i * 3 + c)];
-        CHECK(stream->symbols[at] == split_entry(entry, shape.tail_bits).symbol);
+        CHECK(stream->symbols[at] == split_entry(entry, shape.tail_bits, 0).symbol);
         CHECK(stream->known[at].width == known_width(shape.width));
         CHECK(stream->known[at].fraction == 16);
         CHECK(stream->known[at].level == 0);

@@ -103,6 +103,28 @@ void warm_starts() {
   EXPECT(identical(lmgc::decompress(lmgc::compress(tensors, options))[0], tensors[0]));
 }
 
+void past_frames() {
+  lmgc::CompressOptions options;
+  options.method = "lowrank";
+  options.past = lmgc::PastFrame();
+  const lmgc::PastFrame receiver, late;
+  const at::Tensor left = at::randn({200, 6}), right = at::randn({6, 160});
+  for (int step = 0; step < 3; ++step) {
+    // Of the same spaces every time, so that frames gain by the one before.
+    const at::Tensor tensor = at::mm(at::mm(left, at::randn({6, 6})), right);
+    const at::Tensor frame = lmgc::compress({tensor}, options);
+    EXPECT(lmgc::info(frame).needs_past == (step > 0));
+    if (step > 0) {
+      EXPECT(raises<lmgc::PastMismatchError>("", [&] { lmgc::decompress(frame); }));
+      EXPECT(raises<lmgc::PastMismatchError>("", [&] { lmgc::decompress(frame, late); }));
+    }
+    EXPECT(identical(lmgc::decompress(frame, receiver)[0], tensor));
+  }
+  options.past->clear();
+  const at::Tensor alone = at::mm(left, right);
+  EXPECT(identical(lmgc::decompress(lmgc::compress({alone}, options))[0], alone));
+}
+
 void priors(const std::string& folder) {
   const lmgc::Prior residual = lmgc::Prior::load(folder + "/residual.pt");
   EXPECT(residual.portable() && residual.device() == at::kCPU);
@@ -175,6 +197,7 @@ int main(int count, char** arguments) {
   at::manual_seed(1);
   round_trips(arguments[1]);
   warm_starts();
+  past_frames();
   priors(arguments[1]);
   errors();
   python(arguments[2], arguments[3]);

@@ -8,7 +8,8 @@ type, shape and method of its tensors. The frame is `v1_NAME.lmgc`, the tensors'
 the other, are `v1_NAME.raw`. Those of version 2 have what version 1 does not know, and so on.
 Frames of method "lmgc", whatever their version, need `prior_v1.pt`, those of method "lm" the prior
 that `prior_files` tells: `prior_v2_lm.pt`, or one of the bundled architecture, which is built from
-numbers. tests/test_reference.py reads all of it.
+numbers. Where there is a `NAME.before`, it is the frame that this one refers to.
+tests/test_reference.py reads all of it.
 """
 
 import argparse
@@ -32,7 +33,7 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 from helpers import DTYPES, FLOATS, bits, from_bytes, ops, to_bytes  # noqa: E402
 from priors_of_lm import GoldenDigits, residual_prior  # noqa: E402
 
-from lmgc_torch import Prior, compress, info  # noqa: E402
+from lmgc_torch import PastFrame, Prior, compress, info  # noqa: E402
 
 PRIOR = FOLDER / "prior_v1.pt"
 LM_PRIOR = FOLDER / "prior_v2_lm.pt"
@@ -194,6 +195,19 @@ def low_rank(rows: int, columns: int, rank: int, *, dtype: torch.dtype, seed: in
     return (u @ v.T * 2.0**-22 + noise / 32).to(dtype)
 
 
+def mixed_low_rank(
+    rows: int, columns: int, rank: int, *, dtype: torch.dtype, seed: int, step: int
+) -> Tensor:
+    """Matrices whose rows and columns span the same spaces at every step, by other vectors."""
+    u, v = (
+        (torch.tensor(numbers(lines * rank, seed + i)) % 201 - 100).double().view(lines, rank)
+        for i, lines in enumerate((rows, columns))
+    )
+    mix = (torch.tensor(numbers(rank * rank, seed + 9 + step)) % 9 - 4).double().view(rank, rank)
+    noise = values(rows * columns, torch.float64, seed + 20 + step).view(rows, columns)
+    return (u @ mix @ v.T * 2.0**-25 + noise / 32).to(dtype)
+
+
 def low_rank_convolution(
     out: int, into: int, rank: int, *, dtype: torch.dtype, seed: int
 ) -> Tensor:
@@ -316,7 +330,28 @@ def frames_of_lm(begin: str) -> Frames:
         yield f"{begin}_lowrank_{name}", tensors, {"method": "lm", "lane_elements": 150}
 
 
-FRAMES = {1: frames_v1, 2: frames_v2}
+def frames_v3() -> Frames:
+    """Factors that are told relative to those of the frame before."""
+    for dtype in FLOATS:
+        name = str(dtype).removeprefix("torch.")
+        yield f"past_{name}", sequence_of(dtype, 1), {"method": "lowrank"}
+
+
+def sequence_of(dtype: torch.dtype, step: int) -> list[Tensor]:
+    matrix = mixed_low_rank(80, 70, 6, dtype=dtype, seed=50, step=step)
+    matrix[5 + step : 8] = 0
+    turned = mixed_low_rank(20, 9 * 10, 4, dtype=dtype, seed=60, step=step)
+    convolution = turned.view(20, 10, 3, 3).transpose(0, 1).contiguous()
+    return [matrix, values(50, dtype), convolution]
+
+
+def before(name: str) -> list[Tensor] | None:
+    """The tensors of the frame that a frame refers to."""
+    begin, _, dtype = name.partition("_")
+    return sequence_of(getattr(torch, dtype), 0) if begin == "past" else None
+
+
+FRAMES = {1: frames_v1, 2: frames_v2, 3: frames_v3}
 
 
 def mixed_types() -> list[Tensor]:
@@ -357,7 +392,7 @@ def index_of(version: int) -> Path:
 def make(version: int, folder: Path) -> None:
     if version == 1:
         write_prior(folder / PRIOR.name)
-    else:
+    elif version == 2:
         write_prior(folder / LM_PRIOR.name, digits_prior())
     index = {}
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -368,7 +403,12 @@ def make(version: int, folder: Path) -> None:
         }
     for name, tensors, options in FRAMES[version]():
         prior = next(prior for begin, prior in priors.items() if name.startswith(begin))
-        frame = compress(tensors, prior=prior, **options)
+        past = None
+        if (first := before(name)) is not None:
+            past = PastFrame()
+            data = compress(first, past=past, **options)
+            (folder / f"v{version}_{name}.before").write_bytes(to_bytes(data))
+        frame = compress(tensors, prior=prior, past=past, **options)
         assert info(frame).version == version
         (folder / f"v{version}_{name}.lmgc").write_bytes(to_bytes(frame))
         raw = b"".join(to_bytes(bits(tensor)) for tensor in tensors)

@@ -9,23 +9,34 @@ import torch
 
 from lmgc_torch import api
 from lmgc_torch.errors import CorruptFrameError
+from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.warm_start import WarmStart
 
 UNCOMPRESSED = "raw"  # as they are, without a frame
+PAST = "past"  # "lowrank" relative to the frame that went the same way in the last such step
 
 
 def encode(
-    tensors: Sequence[torch.Tensor], method: str, warm_start: WarmStart | None = None
+    tensors: Sequence[torch.Tensor],
+    method: str,
+    warm_start: WarmStart | None = None,
+    past: PastFrame | None = None,
 ) -> torch.Tensor:
     """Returns the tensors' bytes: a frame of `method`, or for "raw" just the elements."""
     if method == UNCOMPRESSED:
         parts = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if method == PAST:
+        return api.compress(list(tensors), method="lowrank", warm_start=warm_start, past=past)
     return api.compress(list(tensors), method=cast(api.Method, method), warm_start=warm_start)
 
 
 def decode(
-    data: torch.Tensor, method: str, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
+    data: torch.Tensor,
+    method: str,
+    shapes: Sequence[tuple[int, ...]],
+    dtype: torch.dtype,
+    past: PastFrame | None = None,
 ) -> list[torch.Tensor]:
     """Returns what `encode` was given.
 
@@ -34,9 +45,11 @@ def decode(
         method: The method it was given.
         shapes: Those of the tensors.
         dtype: Theirs.
+        past: The frame that came the same way before, for method "past".
 
     Raises:
         CorruptFrameError: The bytes are damaged, or hold other tensors.
+        PastMismatchError: They refer to another frame than `past`.
     """
     if method == UNCOMPRESSED:
         sizes = [torch.Size(shape).numel() * dtype.itemsize for shape in shapes]
@@ -46,7 +59,7 @@ def decode(
             part.clone().view(dtype).view(shape)  # a clone is aligned
             for part, shape in zip(data.split(sizes), shapes, strict=True)
         ]
-    tensors = api.decompress(data)
+    tensors = api.decompress(data, past=past if method == PAST else None)
     expected = [(dtype, tuple(shape)) for shape in shapes]
     if not isinstance(tensors, list) or expected != [(t.dtype, tuple(t.shape)) for t in tensors]:
         raise CorruptFrameError("the frame holds other tensors than those that were expected")

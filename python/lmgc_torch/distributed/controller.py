@@ -22,13 +22,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from lmgc_torch.distributed.codec import PAST
 from lmgc_torch.distributed.pipeline import Measured
 
 PLAIN = "plain"
 # Arms that mix methods, and how much a second of the codec weighs beside one of the link: it has a
 # core of its own, or shares one with the backward pass.
 MIXES = {"mixed": 1.0, "mixed, light": 2.0}
-CANDIDATES = ("lowrank", "scale", "planes")
+CANDIDATES = (PAST, "lowrank", "scale", "planes")
 TRIALS = 3  # steps of an arm; the first one's time is not counted
 FINALISTS = 3  # arms that are tried a second time
 MANY = (

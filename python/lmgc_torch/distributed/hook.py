@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,7 @@ from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 
 from lmgc_torch import api
-from lmgc_torch.distributed.codec import UNCOMPRESSED
+from lmgc_torch.distributed.codec import PAST, UNCOMPRESSED
 from lmgc_torch.distributed.controller import PLAIN, Controller
 from lmgc_torch.distributed.exchange import transport_device
 from lmgc_torch.distributed.partition import memory_shape, partition
@@ -26,7 +26,7 @@ from lmgc_torch.distributed.stats import CompressionStats
 from lmgc_torch.distributed.summation import GlooOrder, Order, RankOrder
 from lmgc_torch.errors import CommunicationError
 
-METHODS = tuple(method for method in get_args(api.Method) if method != "lmgc")
+METHODS = (*(method for method in get_args(api.Method) if method != "lmgc"), PAST)
 
 _log = logging.getLogger("lmgc_torch.distributed")
 
@@ -44,7 +44,8 @@ class CompressedAllReduceState:
         method: "auto" measures the link, the codec and the gradients in the first steps and takes
             for each bucket what makes the step shortest, plain all-reduce included; later it checks
             that this still holds. Any other method of `lmgc_torch.compress` except "lmgc" is used
-            for all buckets; "raw" sends elements as they are.
+            for all buckets; "raw" sends elements as they are, and "past" is "lowrank" relative to
+            the frames of the step before (`lmgc_torch.PastFrame`): smaller, and slower.
         match_backend: The order in which ranks are summed, which floating-point sums depend on.
             False: rank 0 first, then 1, 2, ... for every element, on any backend. True: the order
             of gloo's all-reduce, so that training is bit for bit the same as without the hook;
@@ -64,7 +65,7 @@ class CompressedAllReduceState:
     def __init__(
         self,
         process_group: dist.ProcessGroup | None = None,
-        method: api.Method = "auto",
+        method: api.Method | Literal["past"] = "auto",
         *,
         match_backend: bool = False,
         min_bytes: int = 1 << 18,

@@ -39,10 +39,28 @@ from lmgc_torch.distributed.exchange import exchange, transport_device
 from lmgc_torch.distributed.partition import Piece, Round
 from lmgc_torch.distributed.summation import Order, add_up
 from lmgc_torch.errors import CommunicationError
+from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.warm_start import WarmStart
 
 GOODBYE = 5.0  # seconds for threads to end, and to tell the peers of an error
 BUSY = 2  # rounds that wait for the link; with fewer, work that feeds it comes first
+
+
+class Memory:
+    """What is remembered of a round from one bucket to the next.
+
+    Attributes:
+        starts: The searches of the encoder, by owner; an owner's own are those of its sums.
+        sent: The last frames of method "past", by owner; an owner's own are those of its sums.
+        gradients: Those that came from each rank.
+        sums: Those that came from each owner.
+    """
+
+    def __init__(self, ranks: int) -> None:
+        self.starts = tuple(WarmStart() for _ in range(ranks))
+        self.sent, self.gradients, self.sums = (
+            tuple(PastFrame() for _ in range(ranks)) for _ in range(3)
+        )
 
 
 @dataclass
@@ -51,11 +69,10 @@ class Layout:
 
     rounds: list[Round]
     order: Order
-    # By round and owner: the searches of the encoder. An owner's own are those of its sums.
-    starts: list[tuple[WarmStart, ...]] = field(init=False)
+    memories: list[Memory] = field(init=False)  # one a round
 
     def __post_init__(self) -> None:
-        self.starts = [tuple(WarmStart() for _ in pieces) for pieces in self.rounds]
+        self.memories = [Memory(len(pieces)) for pieces in self.rounds]
 
 
 @dataclass
@@ -89,7 +106,7 @@ class Step:
 
     job: Job
     pieces: Round
-    starts: tuple[WarmStart, ...] = ()
+    memory: Memory | None = None
     frames: dict[int, torch.Tensor | None] = field(default_factory=dict)
 
     @property
@@ -149,8 +166,8 @@ class Pipeline:
                 return job.future
             self._pending.append(job)
             if job.layout is not None:
-                rounds = zip(job.layout.rounds, job.layout.starts, strict=True)
-                steps = [Step(job, pieces, starts) for pieces, starts in rounds]
+                rounds = zip(job.layout.rounds, job.layout.memories, strict=True)
+                steps = [Step(job, pieces, memory) for pieces, memory in rounds]
                 self._queues["encode"].extend(steps)
                 job.rounds_left = len(steps)
             self._changed.notify_all()
@@ -215,7 +232,7 @@ class Pipeline:
             order = job.layout.order
             gradients = {self._rank: piece.split(piece.gather(job.buffer))}
             for rank in self._others:
-                gradients[rank] = piece.split(self._received(step, rank, piece))
+                gradients[rank] = piece.split(self._received(step, rank, piece, summed=False))
             ranks = range(len(gradients))
             add_up(piece, [gradients[rank] for rank in ranks], order, job.buffer)
             if not step.is_shared:
@@ -226,21 +243,25 @@ class Pipeline:
         for owner in self._others:
             piece = step.pieces[owner]
             if piece.blocks:
-                piece.scatter(self._received(step, owner, piece), step.job.buffer)
+                piece.scatter(self._received(step, owner, piece, summed=True), step.job.buffer)
         step.frames = {}
 
     def _frame(self, step: Step, owner: int) -> torch.Tensor | None:
         piece = step.pieces[owner]
         if not piece.blocks:
             return None
-        return codec.encode(piece.gather(step.job.buffer), step.job.method, step.starts[owner])
+        memory, job = step.memory, step.job
+        assert memory is not None
+        tensors = piece.gather(job.buffer)
+        return codec.encode(tensors, job.method, memory.starts[owner], memory.sent[owner])
 
-    def _received(self, step: Step, rank: int, piece: Piece) -> list[torch.Tensor]:
-        data = step.frames[rank]
+    def _received(self, step: Step, rank: int, piece: Piece, *, summed: bool) -> list[torch.Tensor]:
+        data, memory, job = step.frames[rank], step.memory, step.job
         assert data is not None
-        job = step.job
+        assert memory is not None
         data = data.to(job.buffer.device)
-        return codec.decode(data, job.method, piece.shapes, job.buffer.dtype)
+        past = (memory.sums if summed else memory.gradients)[rank]
+        return codec.decode(data, job.method, piece.shapes, job.buffer.dtype, past)
 
     # ---- the exchange threads -------------------------------------------------------------------
 
@@ -298,7 +319,7 @@ class Pipeline:
                     if not job.confirming:
                         job.confirming = True
                         self._queues["gather"].append(
-                            Step(job, (), (), dict.fromkeys(self._others))
+                            Step(job, (), None, dict.fromkeys(self._others))
                         )
                         self._changed.notify_all()
                     break

@@ -15,6 +15,7 @@
 //
 //   lmgc::CorruptFrameError    the bytes are no frame, were changed or cut, or are too new
 //   lmgc::PriorMismatchError   the frame needs a prior, another one, or decodes elsewhere only
+//   lmgc::PastMismatchError    the frame refers to the one before it, and that is not at hand
 //   c10::ValueError            an argument is wrong; the message names it and what is legal
 //   c10::OutOfMemoryError      of a device, as torch raises it
 //
@@ -39,7 +40,7 @@
 
 namespace lmgc {
 
-// What this library raises where torch has no better word; the base of the two below.
+// What this library raises where torch has no better word; the base of those below.
 class LMGC_API Error : public c10::Error {
  public:
   using c10::Error::Error;
@@ -51,6 +52,11 @@ class LMGC_API CorruptFrameError : public Error {
 };
 
 class LMGC_API PriorMismatchError : public Error {
+ public:
+  using Error::Error;
+};
+
+class LMGC_API PastMismatchError : public Error {
  public:
   using Error::Error;
 };
@@ -93,6 +99,22 @@ class LMGC_API WarmStart {
   std::shared_ptr<Handle> handle_;
 };
 
+// What one side of a sequence of frames keeps of the last one, so that the next need not tell it
+// again: gradients of consecutive steps are alike (docs/past.md). Frames are smaller, and must be
+// decompressed in the order in which they were compressed, none left out. Use one for each list and
+// each side. Copies share it, and calls that share it wait for each other.
+class LMGC_API PastFrame {
+ public:
+  PastFrame();
+  // Forgets the frame: the next one that is compressed needs no other.
+  void clear();
+
+ private:
+  friend struct Access;
+  struct Handle;
+  std::shared_ptr<Handle> handle_;
+};
+
 struct CompressOptions {
   // How each tensor is coded: "auto", "raw", "planes", "scale", "lowrank", "lm" or "lmgc". README
   // and docs/api.md say which one to choose. A tensor that a method would make larger is stored
@@ -102,6 +124,9 @@ struct CompressOptions {
   std::optional<Prior> prior = std::nullopt;
   // For "auto" and "lowrank"; others ignore it.
   std::optional<WarmStart> warm_start = std::nullopt;
+  // The frame before of a sequence, whose place this one takes: for "auto" and "lowrank"; others
+  // ignore it.
+  std::optional<PastFrame> past = std::nullopt;
   // Any text of yours; info() gives it back. lmgc_torch.decompress in Python returns a list, or
   // what docs/api.md says of metadata that begin with {"lmgc":1.
   std::string metadata;
@@ -135,6 +160,11 @@ LMGC_API at::Tensor compress(const std::vector<at::Tensor>& tensors,
 LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame,
                                             const std::optional<Prior>& prior = std::nullopt);
 
+// The same for the next frame of a sequence, which takes its place in `past`. Raises
+// PastMismatchError, too, if the frame refers to another one than `past` holds; `past` is then as
+// it was.
+LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame, const PastFrame& past);
+
 struct TensorInfo {
   at::ScalarType dtype;
   std::vector<std::int64_t> sizes;
@@ -150,6 +180,7 @@ struct LMGC_API FrameInfo {
   std::int64_t bytes;         // of the frame
   std::int64_t header_bytes;  // of it
   bool needs_prior;
+  bool needs_past;
 
   // Of all tensors, before.
   std::int64_t raw_bytes() const;

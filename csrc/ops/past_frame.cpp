@@ -1,0 +1,41 @@
+#include "ops/past_frame.h"
+
+#include <string>
+#include <tuple>
+
+#include "core/fixed_section.h"
+
+namespace lmgc::ops {
+
+void PastFrame::clear() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  identity.reset();
+  tensors.clear();
+}
+
+void PastFrame::keep(const FrameHeader& header, const FixedHeads& heads) {
+  PastTensors kept(header.tensors.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    if (record.method != Method::lowrank || heads[i] == nullptr) continue;
+    const MatrixShape shape =
+        fixed_shape(record.sizes.data(), record.sizes.size(), heads[i]->by_dimension_1);
+    kept[i] = std::make_shared<const PastFactors>(past_factors(*heads[i], shape));
+  }
+  tensors = std::move(kept);
+  identity = header.identity;
+}
+
+void register_past_frame(torch::Library& m) {
+  m.class_<PastFrame>("PastFrame")
+      .def(torch::init<>())
+      .def("clear", &PastFrame::clear)
+      .def("__obj_flatten__",
+           [](const c10::intrusive_ptr<PastFrame>&) {
+             return std::tuple<std::tuple<std::string, bool>>(std::make_tuple("empty", true));
+           })
+      .def_pickle([](const c10::intrusive_ptr<PastFrame>&) { return std::int64_t{0}; },
+                  [](std::int64_t) { return c10::make_intrusive<PastFrame>(); });
+}
+
+}  // namespace lmgc::ops
