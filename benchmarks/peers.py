@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import importlib
 import lzma
-import struct
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+
+from lmgc_torch import baselines
 
 ZIPNN_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 Codec = Callable[[bytes, torch.dtype], bytes]
@@ -41,44 +39,24 @@ def peers(threads: int = 1) -> dict[str, Peer]:
     Args:
         threads: threads of ZipNN and of the byte planes (one plane a thread).
     """
+    zlib = baselines.zlib_codec(6)
+    xz = baselines.Codec(baselines.OTHER, _pack_xz, lambda data, _: lzma.decompress(data))
     table = {
-        "zlib-6": plain(lambda data: zlib.compress(data, 6), zlib.decompress),
-        "xz-6": plain(lambda data: lzma.compress(data, preset=6), lzma.decompress),
-        "byte planes + xz-6": _byte_planes(
-            lambda plane: lzma.compress(plane, preset=6), lzma.decompress, threads
-        ),
+        "zlib-6": _baseline([zlib]),
+        "xz-6": _baseline([xz]),
+        "byte planes + zlib-6": _baseline([zlib], threads),
+        "byte planes + xz-6": _baseline([xz], threads),
     }
-    if zstandard := optional("zstandard"):
-        # A context each: python-zstandard's must not be shared between threads.
-        def unpack(data: bytes) -> bytes:
-            return bytes(zstandard.ZstdDecompressor().decompress(data))
-
-        table["zstd-3"] = plain(lambda data: zstandard.ZstdCompressor(3).compress(data), unpack)
-        table["byte planes + zstd-1"] = _byte_planes(
-            lambda plane: bytes(zstandard.ZstdCompressor(1).compress(plane)), unpack, threads
-        )
+    if optional("zstandard"):
+        zstd, raw = baselines.zstd_codec, baselines.RAW_CODEC
+        table["zstd-3"] = _baseline([zstd(3)])
+        table["byte planes + zstd-1"] = _baseline([zstd(1)], threads)
+        table["byte planes + smallest"] = _baseline([raw, zlib, zstd(3)], threads)
     if zipnn := optional("zipnn"):
         table["ZipNN"] = _zipnn(zipnn, threads)
-    order = ("zlib-6", "zstd-3", "xz-6", "byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
+    order = ("zlib-6", "zstd-3", "xz-6", "byte planes + zlib-6", "byte planes + zstd-1")
+    order += ("byte planes + smallest", "byte planes + xz-6", "ZipNN")
     return {name: table[name] for name in order if name in table}
-
-
-def split_planes(data: bytes, width: int) -> list[bytes]:
-    """Splits words of ``width`` bytes into ``width`` streams of bytes of equal significance.
-
-    The sign stays where IEEE puts it, above the exponent: rotating it next to the mantissa makes
-    zstd and xz up to 2 points worse on most gradients.
-    """
-    matrix = np.frombuffer(data, np.uint8).reshape(-1, width)
-    return [matrix[:, index].tobytes() for index in range(width)]
-
-
-def join_planes(planes: list[bytes]) -> bytes:
-    """Inverts ``split_planes``."""
-    matrix = np.empty((len(planes[0]), len(planes)), np.uint8)
-    for index, plane in enumerate(planes):
-        matrix[:, index] = np.frombuffer(plane, np.uint8)
-    return matrix.tobytes()
 
 
 def plain(compress: Bytes, decompress: Bytes) -> Peer:
@@ -86,32 +64,21 @@ def plain(compress: Bytes, decompress: Bytes) -> Peer:
     return Peer(lambda data, _: compress(data), lambda data, _: decompress(data))
 
 
-def _byte_planes(compress: Bytes, decompress: Bytes, threads: int) -> Peer:
-    """Makes a peer that compresses each plane on its own, its length (uint64) in front."""
+def _pack_xz(data: bytes) -> bytes:
+    return lzma.compress(data, preset=6)
 
-    def apply(function: Bytes, parts: list[bytes]) -> list[bytes]:
-        if threads == 1:
-            return [function(part) for part in parts]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(function, parts))
+
+def _baseline(codecs: list[baselines.Codec], threads: int = 0) -> Peer:
+    """Makes a peer of one stream, or with ``threads`` of one stream for each byte of an element."""
 
     def pack(data: bytes, dtype: torch.dtype) -> bytes:
-        parts = apply(compress, split_planes(data, dtype.itemsize))
-        return b"".join(struct.pack("<Q", len(part)) + part for part in parts)
+        width = dtype.itemsize if threads else 1
+        return baselines.compress_groups(data, width, codecs, threads or 1)
 
     def unpack(data: bytes, _: torch.dtype) -> bytes:
-        return join_planes(apply(decompress, list(_prefixed(data))))
+        return baselines.decompress(data, codecs[-1], threads or 1)
 
     return Peer(pack, unpack)
-
-
-def _prefixed(data: bytes) -> Iterator[bytes]:
-    """Yields the parts of ``data`` that follow their own lengths."""
-    offset = 0
-    while offset < len(data):
-        (length,) = struct.unpack_from("<Q", data, offset)
-        yield data[offset + 8 : offset + 8 + length]
-        offset += 8 + length
 
 
 def _zipnn(zipnn: Any, threads: int) -> Peer:

@@ -305,12 +305,15 @@ class Record:
     method: int = 0  # raw
     data_checksum: int | None = None  # None: of the section
     section_size: int | None = None  # None: of the section
+    spare: tuple[int, int] | None = None  # bits and exponents: short floats
 
     def header(self) -> bytes:
         data = checksum(self.section) if self.data_checksum is None else self.data_checksum
         size = len(self.section) if self.section_size is None else self.section_size
+        spare = b"" if self.spare is None else bytes([self.spare[0]]) + varint(self.spare[1])
         return (
-            bytes([self.dtype, self.method])
+            bytes([self.dtype, self.method + (128 if self.spare else 0)])
+            + spare
             + varint(len(self.sizes))
             + b"".join(map(varint, self.sizes))
             + struct.pack("<I", data & 0xFFFFFFFF)

@@ -182,11 +182,18 @@ class RandomSection:
         bound: Of the product of the factors.
     """
 
-    def __init__(self, generator: random.Random, dtype: torch.dtype, predicted: bool) -> None:
-        self.generator, self.predicted = generator, predicted
+    def __init__(
+        self,
+        generator: random.Random,
+        dtype: torch.dtype,
+        predicted: bool,
+        spare: common.Spare = common.WHOLE,
+    ) -> None:
+        self.generator, self.predicted, self.spare = generator, predicted, spare
         self.element = ref_frame.DTYPES[str(dtype).removeprefix("torch.")]
-        bias = 2 ** (self.element.exponent_bits - 1) - 1
-        self.form = fixed.Float(8 * self.element.width, self.element.mantissa_bits, bias)
+        bias = 2 ** (self.element.exponent_bits - 1) - 1 - spare.exponents
+        mantissa = self.element.mantissa_bits - spare.bits
+        self.form = fixed.Float(1 + self.element.exponent_bits + mantissa, mantissa, bias)
         self.sizes = generator.choice([(20, 24), (9, 30), (7, 11, 5), (3, 17, 2, 4)])
         if not predicted and generator.random() < 0.2:
             self.sizes = generator.choice([(700,), (60, 4), (1, 400)])
@@ -297,7 +304,9 @@ class RandomSection:
         words = [0] * math.prod(self.sizes)
         for (row, column), symbol, own in zip(places, symbols, bins, strict=True):
             index = self.index(self.live[0][row], self.live[1][column])
-            words[index] = fixed.join(symbol, own, self.form, tail)
+            words[index] = fixed.lengthen(
+                fixed.join(symbol, own, self.form, tail), self.form, spare=self.spare
+            )
         self.data = b"".join(word.to_bytes(self.element.width, "little") for word in words)
         self.code_residuals(places, bins, symbols, tail.writer.bytes())
 

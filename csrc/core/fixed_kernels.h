@@ -17,8 +17,11 @@ struct FixedRun {
   const std::int16_t* column_weights = nullptr;  // with a prediction
   int row_scale = 0, row_exponent = 0;
   int count = 0;
-  // Of the format: bytes (2 or 4), mantissa, bias and the exponent of the smallest normal number.
-  int bytes = 0, mantissa = 0, bias = 0, least = 0;
+  // Of the format: bytes (2 or 4), bits of a word and of its mantissa, bias, the exponent of the
+  // smallest normal number, the exponent field of infinities. Words of a short one are no floats of
+  // the processor.
+  int bytes = 0, bits = 0, mantissa = 0, bias = 0, least = 0, infinite_field = 0;
+  bool is_short = false;
 };
 
 // Of each of the elements what bin_of() says.

@@ -147,19 +147,42 @@ __m512 floats_of(__m512i words, const FixedRun& run) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
 }
 
+// Eight of the words of short floats: significands times powers of two, NaN for what is not finite.
+__m512d values_of(__m512i words, int half, const FixedRun& run) {
+  const __m512i word = unsigned_half(words, half);
+  const __m512i magnitude = _mm512_and_si512(word, all_64((std::int64_t{1} << (run.bits - 1)) - 1));
+  const __m512i field = _mm512_srl_epi64(magnitude, _mm_cvtsi32_si128(run.mantissa));
+  const __m512i below = _mm512_and_si512(magnitude, all_64((std::int64_t{1} << run.mantissa) - 1));
+  const __m512i significand = _mm512_mask_or_epi64(below, _mm512_test_epi64_mask(field, field),
+                                                   below, all_64(std::int64_t{1} << run.mantissa));
+  const __m512i exponent =
+      _mm512_sub_epi64(_mm512_max_epi64(field, all_64(1)), all_64(run.bias + run.mantissa));
+  const __m512i rest = _mm512_min_epi64(_mm512_add_epi64(exponent, all_64(1022)), all_64(0));
+  const __m512d value = _mm512_mul_pd(
+      _mm512_mul_pd(_mm512_cvtepi64_pd(significand), power_of_two(exponent)), power_of_two(rest));
+  const __m512i sign = _mm512_sll_epi64(word, _mm_cvtsi32_si128(64 - run.bits));
+  const __m512d turned = _mm512_castsi512_pd(
+      _mm512_or_si512(_mm512_castpd_si512(value), _mm512_and_si512(sign, all_64(INT64_MIN))));
+  return _mm512_mask_mov_pd(turned, _mm512_cmpeq_epi64_mask(field, all_64(run.infinite_field)),
+                            _mm512_castsi512_pd(all_64(INT64_MAX)));
+}
+
 template <bool predicted>
 void find_levels(const FixedRun& run, const void* words, std::int16_t* levels) {
   for (int i = 0; i < run.count; i += 16) {
     const __mmask16 mask = lanes_from(i, run.count);
-    const __m512 values = floats_of(load_words(mask, words, run.bytes, i), run);
+    const __m512i loaded = load_words(mask, words, run.bytes, i);
+    const __m512 values = run.is_short ? _mm512_setzero_ps() : floats_of(loaded, run);
     const __m512i exponent =
         predicted
             ? _mm512_add_epi32(all(run.row_exponent), load_16_bits(mask, run.column_weights + i))
             : all(0);
     for (int half = 0; half < 2; ++half) {
       const auto own = static_cast<__mmask8>(mask >> (8 * half));
-      __m512d residual = _mm512_cvtps_pd(half == 0 ? _mm512_castps512_ps256(values)
-                                                   : _mm512_extractf32x8_ps(values, 1));
+      __m512d residual = run.is_short
+                             ? values_of(loaded, half, run)
+                             : _mm512_cvtps_pd(half == 0 ? _mm512_castps512_ps256(values)
+                                                         : _mm512_extractf32x8_ps(values, 1));
       if constexpr (predicted) {
         const __m512i product = _mm512_maskz_loadu_epi64(own, run.product + i + 8 * half);
         const __m512i power = signed_half(exponent, half);
@@ -234,7 +257,7 @@ void put_eight(TailBits& out, __m512i tails, __m512i counts) {
 
 void split(const FixedRun& run, const FixedBins& bins, const void* words, std::uint8_t* symbols,
            TailBits& tails) {
-  const int bits = 8 * run.bytes;
+  const int bits = run.bits;
   const __m512i magnitude_mask = all(static_cast<int>((std::uint32_t{1} << (bits - 1)) - 1));
   const __m512i mantissa_mask = all((1 << run.mantissa) - 1);
   const __m512i implicit = all(1 << run.mantissa);
@@ -251,7 +274,7 @@ void split(const FixedRun& run, const FixedBins& bins, const void* words, std::u
     const __mmask16 zero = _mm512_cmpeq_epi32_mask(magnitude, all(0));
     const __m512i field = _mm512_srl_epi32(magnitude, mantissa_shift);
     const __mmask16 subnormal = _mm512_cmpeq_epi32_mask(field, all(0));
-    const __mmask16 infinite = _mm512_cmpeq_epi32_mask(field, all(2 * run.bias + 1));
+    const __mmask16 infinite = _mm512_cmpeq_epi32_mask(field, all(run.infinite_field));
     const __m512i below = _mm512_and_si512(word, mantissa_mask);
     const __m512i significand =
         _mm512_mask_or_epi32(below, static_cast<__mmask16>(~subnormal), below, implicit);

@@ -35,14 +35,19 @@ enum class DType : std::uint8_t {
 
 // The bit layout of one element: sign (1), exponent, mantissa, from the most significant bit down.
 // A type that is not one of the four floats has exponent_bits == 0 and is seen as `bytes` plain
-// bytes.
+// bytes. Formats of short floats (short_floats.h) need not fill their bytes, and their exponents
+// begin higher.
 struct FloatFormat {
   std::uint8_t bytes;
   std::uint8_t exponent_bits;
   std::uint8_t mantissa_bits;
+  std::uint16_t skipped_exponents = 0;  // at the lower end: numbers there are subnormal
 
+  constexpr bool operator==(const FloatFormat&) const = default;
   LMGC_HD constexpr bool is_float() const { return exponent_bits != 0; }
-  LMGC_HD constexpr int bits() const { return 8 * bytes; }
+  LMGC_HD constexpr int bits() const {
+    return is_float() ? 1 + exponent_bits + mantissa_bits : 8 * bytes;
+  }
 };
 
 // {0, 0, 0} for a code that is not a DType.
@@ -80,6 +85,12 @@ constexpr FloatFormat float_format(DType dtype) {
       return {16, 0, 0};
   }
   return {0, 0, 0};
+}
+
+// Whether a format of floats is none of the four that DType has.
+constexpr bool is_short(FloatFormat format) {
+  return format != float_format(DType::float16) && format != float_format(DType::bfloat16) &&
+         format != float_format(DType::float32) && format != float_format(DType::float64);
 }
 
 // "float32", "int8", ...: torch's names without the prefix; "unknown" for a code that is not a

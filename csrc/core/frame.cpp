@@ -11,9 +11,10 @@ namespace lmgc {
 namespace {
 
 constexpr std::uint8_t flag_prior = 1;
-constexpr std::uint8_t flag_past = 2;       // from version 3 on
-constexpr std::size_t fixed_size = 10;      // magic, version, flags, header size
-constexpr std::size_t checksums_size = 16;  // of the payload, of the header
+constexpr std::uint8_t flag_past = 2;            // from version 3 on
+constexpr std::uint8_t flag_short_floats = 128;  // of a record's method
+constexpr std::size_t fixed_size = 10;           // magic, version, flags, header size
+constexpr std::size_t checksums_size = 16;       // of the payload, of the header
 
 void write_prior(ByteWriter& out, const PriorBlock& prior, std::uint8_t version) {
   out.fixed(static_cast<std::uint8_t>(prior.serialize.separator));
@@ -104,9 +105,16 @@ bool read_prior(ByteReader& in, PriorBlock& prior, std::uint8_t version) {
          window < window_kinds && known_group;
 }
 
-Status read_record(ByteReader& in, TensorRecord& record) {
+Status read_record(ByteReader& in, std::uint8_t version, TensorRecord& record) {
   record.dtype = static_cast<DType>(in.fixed<std::uint8_t>());
-  const auto method = in.fixed<std::uint8_t>();
+  auto method = in.fixed<std::uint8_t>();
+  std::uint64_t spare_exponents = 0;
+  const bool has_short_floats = version >= 3 && (method & flag_short_floats) != 0;
+  if (has_short_floats) {
+    method &= static_cast<std::uint8_t>(~flag_short_floats);
+    record.spare.mantissa_bits = in.fixed<std::uint8_t>();
+    spare_exponents = in.varint();
+  }
   record.method = static_cast<Method>(method);
   const std::uint64_t dimensions = in.varint();
   if (!in.ok()) return Status::truncated;
@@ -128,9 +136,13 @@ Status read_record(ByteReader& in, TensorRecord& record) {
   record.bytes = empty ? 0 : product;
   record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
   if (record.bytes == 0 && record.method != Method::raw) return Status::bad_header;
-  const bool fixed = record.method == Method::scale || record.method == Method::lowrank ||
-                     record.method == Method::lm;
-  if (fixed && !format.is_float()) return Status::bad_header;
+  if (is_fixed(record.method) && !format.is_float()) return Status::bad_header;
+  if (has_short_floats) {
+    if (!is_fixed(record.method) || !record.spare.any() || spare_exponents > UINT16_MAX)
+      return Status::bad_header;
+    record.spare.exponents = static_cast<std::uint16_t>(spare_exponents);
+    if (!suits(record.spare, format)) return Status::bad_header;
+  }
   record.data_checksum = in.fixed<std::uint32_t>();
   record.section_size = in.varint();
   if (!in.ok()) return Status::truncated;
@@ -160,8 +172,15 @@ const char* name(Method method) {
   return "unknown";
 }
 
+bool is_fixed(Method method) {
+  return method == Method::scale || method == Method::lowrank || method == Method::lm;
+}
+
 std::uint8_t required_version(const FrameHeader& header) {
-  if (header.past.has_value()) return 3;
+  const bool short_floats =
+      std::any_of(header.tensors.begin(), header.tensors.end(),
+                  [](const TensorRecord& record) { return record.has_short_floats(); });
+  if (short_floats || header.past.has_value()) return 3;
   if (header.has_prior && header.prior.window != WindowKind::disjoint) return 2;
   const bool lm =
       std::any_of(header.tensors.begin(), header.tensors.end(),
@@ -179,7 +198,13 @@ std::vector<std::uint8_t> write_header(const FrameHeader& header) {
   body.varint(header.tensors.size());
   for (const TensorRecord& record : header.tensors) {
     body.fixed(static_cast<std::uint8_t>(record.dtype));
-    body.fixed(static_cast<std::uint8_t>(record.method));
+    const bool is_short = record.has_short_floats();
+    body.fixed(static_cast<std::uint8_t>(static_cast<std::uint8_t>(record.method) |
+                                         (is_short ? flag_short_floats : 0)));
+    if (is_short) {
+      body.fixed(record.spare.mantissa_bits);
+      body.varint(record.spare.exponents);
+    }
     body.varint(record.sizes.size());
     for (const auto size : record.sizes) body.varint(static_cast<std::uint64_t>(size));
     body.fixed(record.data_checksum);
@@ -232,7 +257,7 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
   std::uint64_t offset = header_size;
   bool uses_prior = false, uses_lm = false;
   for (TensorRecord& record : header.tensors) {
-    const Status status = read_record(in, record);
+    const Status status = read_record(in, header.version, record);
     if (status != Status::ok) return status == Status::truncated ? Status::bad_header : status;
     if (record.method == Method::lm && header.version < 2) return Status::bad_header;
     uses_lm = uses_lm || record.method == Method::lm;

@@ -14,6 +14,7 @@
 
 #include "core/float_format.h"
 #include "core/serialize.h"
+#include "core/short_floats.h"
 #include "core/status.h"
 #include "core/windows.h"
 
@@ -33,6 +34,8 @@ enum class Method : std::uint8_t {
 };
 inline constexpr int methods = 6;
 const char* name(Method method);  // "unknown" for a code that is not a Method
+// Whether the fixed serializer is what it uses: scale, lowrank, lm.
+bool is_fixed(Method method);
 
 // What a decoder must agree on with the encoder before it may run a language model.
 struct PriorBlock {
@@ -49,9 +52,12 @@ struct PriorBlock {
 struct TensorRecord {
   DType dtype = DType::float32;
   Method method = Method::raw;
+  Spare spare;  // of the elements, where is_fixed(method); else without effect
   std::vector<std::int64_t> sizes;
   std::uint32_t data_checksum = 0;  // low half of checksum() of the decoded bytes
   std::uint64_t section_size = 0;
+
+  bool has_short_floats() const { return is_fixed(method) && spare.any(); }
 
   // Derived, checked to fit std::int64_t when parsed.
   std::int64_t elements = 0;

@@ -36,15 +36,16 @@ LMGC_HD inline double value_of(std::uint64_t word, const FixedFormat& format) {
   const int field = format.exponent_field(word);
   const std::uint64_t significand =
       (word & format.mantissa_mask()) | (field == 0 ? 0 : format.mantissa_mask() + 1);
-  const double magnitude = static_cast<double>(significand) *
-                           power_of_two((field == 0 ? 1 : field) - format.bias - format.mantissa);
+  const int exponent = (field == 0 ? 1 : field) - format.bias - format.mantissa;
+  double magnitude = static_cast<double>(significand) * power_of_two(exponent);
+  if (exponent < -1022) magnitude *= power_of_two(exponent + 1022);  // short float64
   return (word & format.sign()) != 0 ? -magnitude : magnitude;
 }
 
 // The level of a residual, from a double's bits. Differences of doubles are the same everywhere.
 LMGC_HD inline std::int16_t residual_level(std::uint64_t word, const Prediction& prediction,
                                            const FixedFormat& format) {
-  if (format.exponent_field(word) == format.infinite_field()) return no_level;
+  if (format.exponent_field(word) == format.infinite_field) return no_level;
   double residual = value_of(word, format);
   if (prediction.value != 0) {
     // In two steps: the power alone may be out of a double's range.

@@ -27,7 +27,7 @@ struct KnownMatrix {
   const std::int64_t* product = nullptr;  // of the elements from first_product on
   std::int64_t first_product = 0;
 
-  LMGC_HD int bytes() const { return format.bits / 8; }
+  LMGC_HD int bytes() const { return format.bytes; }
   LMGC_HD Prediction prediction(std::int64_t row, std::int64_t column) const {
     if (row_weights == nullptr) return {};
     return {product[row * columns + column - first_product],

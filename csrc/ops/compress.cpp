@@ -165,7 +165,8 @@ void use_lm(const Prior& prior, const std::vector<at::Tensor>& bytes, const Fixe
     std::vector<LmTensor> tensors;
     for (const std::size_t i : which) {
       const TensorRecord& record = frame.header.tensors[i];
-      tensors.push_back({bytes[i], float_format(record.dtype), record.sizes, heads[i]});
+      tensors.push_back(
+          {bytes[i], float_format(record.dtype), record.spare, record.sizes, heads[i]});
     }
     std::vector<std::size_t> smaller;
     std::vector<Section> kept;

@@ -119,7 +119,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
            static_cast<std::int64_t>(record.section_size),
            where});
     } else if (record.method == Method::lm) {
-      lm_sources.push_back({bytes.back(), float_format(record.dtype), record.sizes,
+      lm_sources.push_back({bytes.back(), float_format(record.dtype), record.spare, record.sizes,
                             static_cast<std::int64_t>(record.section_offset),
                             static_cast<std::int64_t>(record.section_size), where});
     }
@@ -140,8 +140,8 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
       decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
                             describe_tensor(i, record));
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
-      heads[i] = decode_fixed_section(frame, offset, size, float_format(record.dtype), record.sizes,
-                                      record.method == Method::lowrank,
+      heads[i] = decode_fixed_section(frame, offset, size, float_format(record.dtype), record.spare,
+                                      record.sizes, record.method == Method::lowrank,
                                       i < known.size() ? known[i].get() : nullptr, bytes[i],
                                       describe_tensor(i, record));
     }

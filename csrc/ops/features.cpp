@@ -13,6 +13,7 @@
 #include "core/predict.h"
 #include "ops/dtype.h"
 #include "ops/fixed.h"
+#include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/lm.h"
 #include "ops/scales.h"
@@ -101,9 +102,11 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> residual_features(
     const PlainDispatch plain_dispatch;
     const at::Tensor bytes = bytes_of(values);
     const std::vector<std::int64_t> sizes = values.sizes().vec();
-    const FixedPlan plan = method == "lowrank" ? plan_fixed(bytes, format, sizes) : FixedPlan{};
-    const FixedResult fixed = encode_fixed_section(bytes, format, sizes, plan, nullptr);
-    for (const DigitStream& stream : streams_of({bytes, format, sizes, fixed.head})) {
+    const Spare spare = find_spare(bytes, format);
+    const FixedPlan plan =
+        method == "lowrank" ? plan_fixed(bytes, format, spare, sizes) : FixedPlan{};
+    const FixedResult fixed = encode_fixed_section(bytes, format, spare, sizes, plan, nullptr);
+    for (const DigitStream& stream : streams_of({bytes, format, spare, sizes, fixed.head})) {
       symbols.push_back(upload(stream.symbols, at::kCPU));
       all_features.push_back(stream_features(stream, features, lane_elements));
     }

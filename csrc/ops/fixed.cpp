@@ -159,7 +159,7 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 
 }  // namespace
 
-FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
+FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                      const std::vector<std::int64_t>& sizes) {
   FixedPlan plan;
   if (matrix_shape(sizes.data(), sizes.size()).flat) return plan;
@@ -168,7 +168,7 @@ FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
     if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
     FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     if (view.shape.elements == 0) break;
-    LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), format);
+    LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), shortened(format, spare));
     if (fit.low_rank.factors.rank == 0) continue;
     if (plan.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
     bits = fit.bits;
@@ -219,7 +219,7 @@ void take_weights(const std::vector<std::int16_t>& scales, const std::vector<boo
 
 }  // namespace
 
-std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format,
+std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                       const std::vector<std::int64_t>& sizes,
                                       const FixedMemory& memory) {
   if (memory.fit.rank == 0) return std::nullopt;
@@ -228,7 +228,8 @@ std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat forma
   FitMemory live{memory.fit.rank, memory.fit.in_double,
                  live_of(memory.fit.row_weights, view.head.dead_rows),
                  live_of(memory.fit.column_weights, view.head.dead_columns)};
-  std::optional<LowRankFit> fit = refit_low_rank(view.live.view(float_type(format)), format, live);
+  std::optional<LowRankFit> fit =
+      refit_low_rank(view.live.view(float_type(format)), shortened(format, spare), live);
   if (!fit.has_value()) return std::nullopt;
   return FixedPlan{memory.by_dimension_1,
                    std::move(fit->low_rank),
@@ -254,20 +255,26 @@ void remember_fixed(const FixedPlan& plan, const FixedHead& head,
   take_weights(head.scales.columns, head.dead_columns, memory.fit.column_weights);
 }
 
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                  const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
                                  const PastFactors* past) {
+  const FloatFormat coded = shortened(format, spare);
+  const auto coded_view = [&](bool by_dimension_1) {
+    FixedView view = view_of(bytes, format, sizes, by_dimension_1);
+    view.live = shorten_words(view.live, format, spare);
+    return view;
+  };
   FixedResult best;
   const bool predicted = plan.low_rank.factors.rank != 0;
   std::int64_t surely_less = 0;
   if (predicted) {
-    const FixedView view = view_of(bytes, format, sizes, plan.by_dimension_1);
-    best = encode(view, format, true, plan, past);
-    surely_less = view.shape.elements * (format.mantissa_bits + least_bits_without) / 8;
+    const FixedView view = coded_view(plan.by_dimension_1);
+    best = encode(view, coded, true, plan, past);
+    surely_less = view.shape.elements * (coded.mantissa_bits + least_bits_without) / 8;
   }
   if (!predicted || best.section.size > surely_less) {
     const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-    FixedResult without = encode(view_of(bytes, format, sizes, false), format, !flat, {}, nullptr);
+    FixedResult without = encode(coded_view(false), coded, !flat, {}, nullptr);
     if (!predicted || without.section.size <= best.section.size) best = std::move(without);
   }
   return best;
@@ -279,19 +286,17 @@ FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std
   return read(frame, offset, size, sizes, predicted, false, nullptr, where).source;
 }
 
-std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
-                                                      std::int64_t size, FloatFormat format,
-                                                      const std::vector<std::int64_t>& sizes,
-                                                      bool predicted, const PastFactors* past,
-                                                      const at::Tensor& bytes,
-                                                      const std::string& where) {
+std::shared_ptr<const FixedHead> decode_fixed_section(
+    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
+    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const PastFactors* past,
+    const at::Tensor& bytes, const std::string& where) {
   const auto section =
       std::make_shared<ReadSection>(read(frame, offset, size, sizes, predicted, true, past, where));
   const FixedSource& source = section->source;
   const FixedHead& head = source.head;
-  const at::Tensor live = live_room(bytes, format, head, source.shape);
-  decode_elements(source, frame.narrow(0, offset, size), format, live, where);
-  put_live(live, head, format, sizes, bytes);
+  const at::Tensor live = live_room(bytes, format, spare, head, source.shape);
+  decode_elements(source, frame.narrow(0, offset, size), shortened(format, spare), live, where);
+  put_live(live, head, format, spare, sizes, bytes);
   return {section, &head};
 }
 

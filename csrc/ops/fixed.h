@@ -11,6 +11,7 @@
 
 #include "core/fixed_section.h"
 #include "core/float_format.h"
+#include "core/short_floats.h"
 #include "ops/low_rank.h"
 #include "ops/section.h"
 
@@ -26,9 +27,9 @@ struct FixedPlan {
 };
 
 // Looks for a low-rank prediction of `bytes` (contiguous, non-empty uint8) seen as floats of
-// `format` in a tensor of `sizes`. Not to be called from a parallel region: LAPACK's own threads
-// may wait for ever in one.
-FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format,
+// `format`, which can spare `spare`, in a tensor of `sizes`. Not to be called from a parallel
+// region: LAPACK's own threads may wait for ever in one.
+FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                      const std::vector<std::int64_t>& sizes);
 
 // Adds projections on the factors of a past frame to a plan, where they pay. Not to be called from
@@ -44,7 +45,7 @@ struct FixedMemory {
 
 // The same as plan_fixed() with one look, where `memory` has a prediction. Nothing where that does
 // not tell.
-std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format,
+std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                       const std::vector<std::int64_t>& sizes,
                                       const FixedMemory& memory);
 
@@ -62,19 +63,17 @@ struct FixedResult {
 
 // The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
 // must not change before the section is written. `past`: what project_fixed() was given, or null.
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                  const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
                                  const PastFactors* past);
 
 // Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. `past`: of the frame
 // that this one names; null where it names none. Raises CorruptFrameError. Returns the head,
 // complete.
-std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
-                                                      std::int64_t size, FloatFormat format,
-                                                      const std::vector<std::int64_t>& sizes,
-                                                      bool predicted, const PastFactors* past,
-                                                      const at::Tensor& bytes,
-                                                      const std::string& where);
+std::shared_ptr<const FixedHead> decode_fixed_section(
+    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
+    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const PastFactors* past,
+    const at::Tensor& bytes, const std::string& where);
 
 // What a section holds, without its elements and factors. Raises CorruptFrameError.
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,

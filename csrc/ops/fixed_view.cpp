@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
+
+#include "ops/for_each.h"
 
 namespace lmgc::ops {
 namespace {
@@ -47,6 +50,25 @@ at::Tensor take_live(const at::Tensor& words, const FixedHead& head) {
 
 bool is_whole(const FixedHead& head) { return !head.by_dimension_1 && head.dead_rows.empty(); }
 
+constexpr std::int64_t word_grain = 1 << 14;  // words worth a thread
+
+// What the first `stretches` stretches have in common.
+UsedBits used_bits(const at::Tensor& bytes, FloatFormat format, std::int64_t stretches) {
+  static_assert(sizeof(UsedBits) == 2 * sizeof(std::int64_t));
+  const at::Tensor found = at::empty({stretches, 2}, bytes.options().dtype(at::kLong));
+  const FindUsedBits job{bytes.data_ptr(), format, bytes.numel() / format.bytes,
+                         static_cast<UsedBits*>(found.data_ptr())};
+  for_each(bytes.device(), stretches, job, word_grain / FindUsedBits::stretch);
+  const at::Tensor host = found.cpu();
+  const auto* const each = static_cast<const UsedBits*>(host.data_ptr());
+  UsedBits all;
+  for (std::int64_t i = 0; i < stretches; ++i) {
+    all.bits |= each[i].bits;
+    all.lowest = std::min(all.lowest, each[i].lowest);
+  }
+  return all;
+}
+
 }  // namespace
 
 at::ScalarType float_type(FloatFormat format) {
@@ -57,6 +79,30 @@ at::ScalarType float_type(FloatFormat format) {
 
 at::ScalarType word_type(FloatFormat format) {
   return format.bytes == 8 ? at::kLong : format.bytes == 4 ? at::kInt : at::kShort;
+}
+
+Spare find_spare(const at::Tensor& bytes, FloatFormat format) {
+  constexpr std::int64_t least_saved = 8 * 8;  // bits: more than a record says of it
+  const std::int64_t elements = bytes.numel() / format.bytes;
+  // Few elements tell that there is nothing, nearly always.
+  Spare spare;
+  for (const std::int64_t most : {FindUsedBits::stretch, elements}) {
+    const std::int64_t stretches =
+        (std::min(most, elements) + FindUsedBits::stretch - 1) / FindUsedBits::stretch;
+    spare = spare_of(used_bits(bytes, format, stretches), format);
+    if (spare.mantissa_bits * elements < least_saved) return {};
+    if (elements <= most) break;
+  }
+  return spare;
+}
+
+at::Tensor shorten_words(const at::Tensor& live, FloatFormat whole, Spare spare) {
+  if (!spare.any()) return live;
+  const FloatFormat coded = shortened(whole, spare);
+  const at::Tensor words = at::empty(live.sizes(), live.options().dtype(word_type(coded)));
+  const ShortenWords job{{whole, coded}, live.data_ptr(), words.data_ptr()};
+  for_each(live.device(), live.numel(), job, word_grain);
+  return words;
 }
 
 FixedView view_of(const at::Tensor& bytes, FloatFormat format,
@@ -75,15 +121,24 @@ FixedView view_of(const at::Tensor& bytes, FloatFormat format,
   return view;
 }
 
-at::Tensor live_room(const at::Tensor& bytes, FloatFormat format, const FixedHead& head,
+at::Tensor live_room(const at::Tensor& bytes, FloatFormat whole, Spare spare, const FixedHead& head,
                      const LiveShape& shape) {
-  if (is_whole(head)) return bytes.view(word_type(format));
+  const at::ScalarType type = word_type(shortened(whole, spare));
+  if (!spare.any() && is_whole(head)) return bytes.view(type);
+  if (is_whole(head)) return at::empty({shape.elements}, bytes.options().dtype(type));
   return at::empty({shape.rows, shape.elements == 0 ? 0 : shape.columns},
-                   bytes.options().dtype(word_type(format)));
+                   bytes.options().dtype(type));
 }
 
-void put_live(const at::Tensor& live, const FixedHead& head, FloatFormat format,
+void put_live(const at::Tensor& coded, const FixedHead& head, FloatFormat format, Spare spare,
               const std::vector<std::int64_t>& sizes, const at::Tensor& bytes) {
+  at::Tensor live = coded;
+  if (spare.any()) {
+    live = is_whole(head) ? bytes.view(word_type(format))
+                          : at::empty(coded.sizes(), coded.options().dtype(word_type(format)));
+    const LengthenWords job{{format, shortened(format, spare)}, coded.data_ptr(), live.data_ptr()};
+    for_each(live.device(), live.numel(), job, word_grain);
+  }
   if (is_whole(head)) return;
   const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
   at::Tensor whole = live;

@@ -8,12 +8,16 @@
 
 #include "core/fixed_section.h"
 #include "core/float_format.h"
+#include "core/short_floats.h"
 
 namespace lmgc::ops {
 
 at::ScalarType float_type(FloatFormat format);
 // Integers of an element's size.
 at::ScalarType word_type(FloatFormat format);
+
+// What the floats in `bytes` (contiguous uint8) can spare, where it is worth telling.
+Spare find_spare(const at::Tensor& bytes, FloatFormat format);
 
 // A tensor as the matrix that is coded.
 struct FixedView {
@@ -25,12 +29,15 @@ struct FixedView {
 FixedView view_of(const at::Tensor& bytes, FloatFormat format,
                   const std::vector<std::int64_t>& sizes, bool by_dimension_1);
 
-// The way back, for a decoder that has read head and shape: words to decode into, a view of `bytes`
-// where the live matrix is the whole tensor in its order...
-at::Tensor live_room(const at::Tensor& bytes, FloatFormat format, const FixedHead& head,
+// Live words of `whole` as words of shortened(whole, spare).
+at::Tensor shorten_words(const at::Tensor& live, FloatFormat whole, Spare spare);
+
+// The way back, for a decoder that has read head and shape: words of shortened(whole, spare) to
+// decode into, a view of `bytes` where these are the whole tensor in its order...
+at::Tensor live_room(const at::Tensor& bytes, FloatFormat whole, Spare spare, const FixedHead& head,
                      const LiveShape& shape);
 // ... and then, from there to `bytes`.
-void put_live(const at::Tensor& live, const FixedHead& head, FloatFormat format,
+void put_live(const at::Tensor& coded, const FixedHead& head, FloatFormat format, Spare spare,
               const std::vector<std::int64_t>& sizes, const at::Tensor& bytes);
 
 }  // namespace lmgc::ops

@@ -93,7 +93,9 @@ std::vector<DigitStream> streams_of(const LmTensor& tensor) {
         factor_stream(factors.v, view.shape.columns, factors.rank, taps, aten_parallel()));
   }
   const bool flat = matrix_shape(tensor.sizes.data(), tensor.sizes.size()).flat;
-  const FixedInput input{view.live.data_ptr(), tensor.format, view.shape, !flat};
+  const at::Tensor words = shorten_words(view.live, tensor.format, tensor.spare);
+  const FixedInput input{words.data_ptr(), shortened(tensor.format, tensor.spare), view.shape,
+                         !flat};
   streams.push_back(residual_stream(input, head, taps, flat, product_of(head, view.shape.columns),
                                     aten_parallel()));
   return streams;
@@ -216,7 +218,8 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
         own.product = exact_product(factors, fixed.shape.columns, bound);
       }
       if (fixed.shape.elements == 0) return;
-      own.known = residual_known(fixed, tensor.format, own.product, parallel);
+      own.known =
+          residual_known(fixed, shortened(tensor.format, tensor.spare), own.product, parallel);
       own.symbols.resize(own.known.size());
     });
     Batch residuals_batch;
@@ -238,14 +241,14 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
       const FixedSource& fixed = own.source.fixed;
       const at::Tensor host =
           tensor.bytes.is_cpu() ? tensor.bytes : at::empty({tensor.bytes.numel()}, at::kByte);
-      const at::Tensor live = live_room(host, tensor.format, fixed.head, fixed.shape);
+      const at::Tensor live = live_room(host, tensor.format, tensor.spare, fixed.head, fixed.shape);
       if (fixed.shape.elements != 0) {
         check_frame(
-            join_residuals(fixed, tensor.format, own.symbols.data(), own.source.residuals.tails,
-                           own.product, live.data_ptr(), parallel),
+            join_residuals(fixed, shortened(tensor.format, tensor.spare), own.symbols.data(),
+                           own.source.residuals.tails, own.product, live.data_ptr(), parallel),
             tensor.where);
       }
-      put_live(live, fixed.head, tensor.format, tensor.sizes, host);
+      put_live(live, fixed.head, tensor.format, tensor.spare, tensor.sizes, host);
       if (!tensor.bytes.is_cpu()) tensor.bytes.copy_(host);
     });
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/lm_section.h"
+#include "core/short_floats.h"
 #include "ops/prior.h"
 #include "ops/section.h"
 
@@ -18,6 +19,7 @@ namespace lmgc::ops {
 struct LmTensor {
   at::Tensor bytes;  // contiguous, non-empty uint8
   FloatFormat format;
+  Spare spare;
   std::vector<std::int64_t> sizes;
   std::shared_ptr<const FixedHead> head;
 };
@@ -41,6 +43,7 @@ std::vector<Section> encode_lm(const std::vector<LmTensor>& tensors, const Prior
 struct LmSourceTensor {
   at::Tensor bytes;
   FloatFormat format;
+  Spare spare;
   std::vector<std::int64_t> sizes;
   std::int64_t offset, size;
   std::string where;  // for error messages

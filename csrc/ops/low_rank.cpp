@@ -148,7 +148,7 @@ LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format) {
   }
   if (!(largest > 0)) return fit;
   source.exponent = std::ilogb(largest) + 1;
-  const Grid grid{format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1)) - source.exponent};
+  const Grid grid{format.mantissa_bits, FixedFormat(format).least - source.exponent};
   Fit first(source, type, grid);
   fit = first.run();
   if (first.needs_double) fit = Fit(source, at::kDouble, grid).run();
@@ -198,9 +198,9 @@ std::optional<LowRankFit> refit_low_rank(const at::Tensor& matrix, FloatFormat f
   for (const double square : spectrum.squares) captured += square;
   // Where next to nothing is left, floats do not tell the last components from rounding.
   if (!in_double && spectrum.total - captured < 1e-9 * captured) return std::nullopt;
-  LowRankFit fit = finish(spectrum, values, weights,
-                          {format.mantissa_bits, 2 - (1 << (format.exponent_bits - 1))},
-                          spare_share * format.bits() * static_cast<double>(matrix.numel()));
+  LowRankFit fit =
+      finish(spectrum, values, weights, {format.mantissa_bits, FixedFormat(format).least},
+             spare_share * format.bits() * static_cast<double>(matrix.numel()));
   fit.in_double = in_double;
   if (!wide) turn(fit.low_rank);
   return fit;

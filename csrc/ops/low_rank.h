@@ -20,8 +20,9 @@ struct LowRankFit {
 };
 
 // Fits a prediction to `matrix`, a 2-d tensor of one of the four float types, non-empty, whose
-// NaNs and infinities count as zeros. Takes temporary memory of about 4 bytes an element, 8 for
-// float64 and where the rounding of the elements is all that a low rank leaves.
+// NaNs and infinities count as zeros; `format` says how precise they are. Takes temporary memory of
+// about 4 bytes an element, 8 for float64 and where the rounding of the elements is all that a low
+// rank leaves.
 LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format);
 
 // What is known beforehand of a matrix's prediction, from that of a matrix like it.

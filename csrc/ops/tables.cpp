@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/planes.h"
 
@@ -35,6 +36,10 @@ class Coding {
     for (std::size_t i = 0; i < bytes_.size(); ++i) {
       if (bytes_[i].numel() == 0) continue;
       which.push_back(i);
+      if (is_float(i) && tables_ != Tables::planes) {
+        const PlainDispatch plain;
+        frame_.header.tensors[i].spare = find_spare(bytes_[i], format(i));
+      }
       attempts_[i].search = memories_ == nullptr || must_search(i);
       plan(i);
     }
@@ -56,6 +61,7 @@ class Coding {
  private:
   bool is_float(std::size_t i) const { return format(i).is_float(); }
   FloatFormat format(std::size_t i) const { return float_format(frame_.header.tensors[i].dtype); }
+  Spare spare(std::size_t i) const { return frame_.header.tensors[i].spare; }
   bool only_fixed(std::size_t i) const {
     return is_float(i) && (tables_ == Tables::scale || tables_ == Tables::lowrank);
   }
@@ -79,12 +85,12 @@ class Coding {
       const TensorMemory& memory = (*memories_)[i];
       if (memory.method != Method::lowrank) return;
       std::optional<FixedPlan> plan;
-      if (!memory.refused) plan = replan_fixed(bytes_[i], format(i), sizes, memory.fixed);
+      if (!memory.refused) plan = replan_fixed(bytes_[i], format(i), spare(i), sizes, memory.fixed);
       attempt.search = !plan.has_value();
       attempt.refused = attempt.search;
       if (plan.has_value()) attempt.plan = std::move(*plan);
     }
-    if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), sizes);
+    if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), spare(i), sizes);
     if (const PastFactors* const past = past_of(i)) project_fixed(*past, attempt.plan);
   }
 
@@ -109,8 +115,8 @@ class Coding {
     if (!only_fixed(i) && !is_fixed)
       offer(i, Method::planes, encode_planes_section(bytes_[i], format(i)), attempts_[i].planes);
     if (tables_ != Tables::planes && is_float(i) && only != Method::planes) {
-      FixedResult fixed =
-          encode_fixed_section(bytes_[i], format(i), record.sizes, attempts_[i].plan, past_of(i));
+      FixedResult fixed = encode_fixed_section(bytes_[i], format(i), spare(i), record.sizes,
+                                               attempts_[i].plan, past_of(i));
       heads_[i] = fixed.head;
       offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section),
             attempts_[i].fixed);

@@ -8,7 +8,7 @@ The same operators are there as ``torch.ops.lmgc`` once this is imported.
 
 import contextlib
 
-from lmgc_torch import _library, export
+from lmgc_torch import _library, export, near_lossless
 from lmgc_torch.analyze import analyze
 from lmgc_torch.api import compress, decompress, info
 from lmgc_torch.errors import (
@@ -32,7 +32,7 @@ gives the target ``lmgc_torch::lmgc_torch``; ``torch.utils.cmake_prefix_path`` i
 
 __all__ = ["__version__", "cmake_prefix_path"]
 __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
-__all__ += ["Prior", "WarmStart", "PastFrame", "analyze", "export"]
+__all__ += ["Prior", "WarmStart", "PastFrame", "analyze", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
 __all__ += ["LmgcError", "CorruptFrameError", "PriorMismatchError", "PastMismatchError"]
 __all__ += ["CommunicationError"]

@@ -142,6 +142,16 @@ def _compress_past(
     return frame
 
 
+@torch.library.register_fake("lmgc::round_mantissas")
+def _round_mantissas(tensor: torch.Tensor, bits: int, is_bound: bool = False) -> torch.Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("lmgc::round_to_powers")
+def _round_to_powers(tensor: torch.Tensor, exponents: torch.Tensor, block: int) -> torch.Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
 # How many tensors a frame holds, and which, stands in its bytes, and how many matrices of symbols a
 # tensor has depends on its elements: a graph cannot go on without them. This error makes
 # torch.compile break the graph there, and fullgraph=True refuse it by name.

@@ -106,14 +106,20 @@ def decode(frame: bytes, prior: Any = None, past: Past | None = None) -> list[De
             data = decode_planes(section, record)
         elif record.method in FIXED:
             predicted = record.method == "lowrank"
-            fixed = FixedSection(section, record.sizes, record.element, predicted)
+            fixed = FixedSection(section, record.sizes, record.element, predicted, record.spare)
             index = len(tensors)
             data = fixed.decode(known[index] if index < len(known) else None)
             factors[-1] = fixed.factors()
         elif record.method == "lm":
             model = LanguageModel(prior, 4, "")
             data = LmSection(
-                section, record.sizes, record.element, model, prior.max_context, RangeDecoder
+                section,
+                record.sizes,
+                record.element,
+                model,
+                prior.max_context,
+                RangeDecoder,
+                record.spare,
             ).decode()
         else:
             assert header.prior is not None  # read_header has seen to it

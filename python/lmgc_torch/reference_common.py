@@ -4,7 +4,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from lmgc_torch.errors import CorruptFrameError
 
@@ -20,6 +20,16 @@ class ElementType:
     width: int  # bytes
     exponent_bits: int = 0  # 0: not a float
     mantissa_bits: int = 0
+
+
+class Spare(NamedTuple):
+    """What short floats lack of their element type."""
+
+    bits: int = 0  # of the mantissa, at its lower end
+    exponents: int = 0
+
+
+WHOLE = Spare()
 
 
 def refuse(why: str) -> NoReturn:

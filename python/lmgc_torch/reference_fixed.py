@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lmgc_torch.reference_common import (
+    WHOLE,
     BitReader,
     ByteReader,
     ElementType,
     Matrix,
+    Spare,
     read_line,
     refuse,
 )
@@ -90,6 +92,28 @@ def join(symbol: int, own: Bin, form: Float, tail: BitReader) -> int:
     return magnitude % sign + (sign if place < 0 else 0)
 
 
+# ---- section 6.10: short floats ------------------------------------------------------------------
+
+
+def lengthen(word: int, form: Float, spare: Spare) -> int:
+    """Returns the word of the element type that a word of a short format stands for."""
+    sign = 1 << (form.bits - 1)
+    magnitude, p, long_p = word % sign, form.mantissa, form.mantissa + spare.bits
+    if magnitude >> p > 0 or spare.exponents == 0:
+        result = (magnitude << spare.bits) + (spare.exponents << long_p)
+    elif magnitude == 0:
+        result = 0
+    else:
+        down = p + 1 - magnitude.bit_length()
+        if down <= spare.exponents:
+            result = (magnitude << (spare.bits + down)) % (1 << long_p)
+            result += (spare.exponents - down + 1) << long_p
+        else:
+            result = magnitude << (spare.bits + spare.exponents)
+    long_sign = sign << spare.bits
+    return result % long_sign + (long_sign if word >= sign else 0)
+
+
 # ---- section 6.2: section ------------------------------------------------------------------------
 
 BY_DIMENSION_1, DEAD_LINES, COLUMN_SCALES = 1, 2, 4  # and 8 and 16: line widths of factors
@@ -115,11 +139,13 @@ class Section:
         sizes: Sequence[int],
         element: ElementType,
         predicted: bool,
+        spare: Spare,
     ) -> None:
         self.fields, self.flags = fields, flags
-        self.sizes, self.element = sizes, element
-        bias = 2 ** (element.exponent_bits - 1) - 1
-        self.form = Float(8 * element.width, element.mantissa_bits, bias)
+        self.sizes, self.element, self.spare = sizes, element, spare
+        bias = 2 ** (element.exponent_bits - 1) - 1 - spare.exponents
+        mantissa = element.mantissa_bits - spare.bits
+        self.form = Float(1 + element.exponent_bits + mantissa, mantissa, bias)
         self.kind = VARIES if predicted else EDGE
         rank = fields.varint() if predicted else 0
         counts = (0, 0)
@@ -193,7 +219,8 @@ class Section:
         words = [0] * self.all_elements
         for i, word in enumerate(live_words):
             row, column = divmod(i, len(self.live_columns))
-            words[self.index(self.live_rows[row], self.live_columns[column])] = word
+            index = self.index(self.live_rows[row], self.live_columns[column])
+            words[index] = lengthen(word, self.form, self.spare)
         return b"".join(word.to_bytes(self.element.width, "little") for word in words)
 
     def index(self, row: int, column: int) -> int:
@@ -216,10 +243,15 @@ class FixedSection(Section):
     """Methods scale and lowrank: reads all but the bodies when it is made; `decode` reads those."""
 
     def __init__(
-        self, section: bytes, sizes: Sequence[int], element: ElementType, predicted: bool
+        self,
+        section: bytes,
+        sizes: Sequence[int],
+        element: ElementType,
+        predicted: bool,
+        spare: Spare = WHOLE,
     ) -> None:
         fields = ByteReader(section)
-        super().__init__(fields, fields.unsigned(1), sizes, element, predicted)
+        super().__init__(fields, fields.unsigned(1), sizes, element, predicted, spare)
         if self.elements == 0:
             return
         if self.low_rank:

@@ -5,8 +5,10 @@ import struct
 from dataclasses import dataclass
 
 from lmgc_torch.reference_common import (
+    WHOLE,
     ByteReader,
     ElementType,
+    Spare,
     checksum,
     refuse,
 )
@@ -36,6 +38,7 @@ DTYPE_OF_CODE |= enumerate(FLOAT8, 32)
 METHODS = ("raw", "planes", "lmgc", "scale", "lowrank", "lm")
 FIXED = ("scale", "lowrank")
 LEARNED = ("lmgc", "lm")  # with a prior
+SHORT_FLOATS = 128  # added to a method's code
 SEPARATORS = ("", " ", ",", ", ", ";", "0x", "")  # as they are written
 ISO_8859_1 = 6
 
@@ -59,6 +62,7 @@ class Record:
     sizes: tuple[int, ...]
     data_checksum: int
     section_size: int
+    spare: Spare = WHOLE
 
     @property
     def element(self) -> ElementType:
@@ -102,7 +106,7 @@ def read_header(frame: bytes) -> Header:
     count = fields.varint()
     if count > fields.left():
         refuse("more tensors than bytes")
-    tensors = [read_record(fields) for _ in range(count)]
+    tensors = [read_record(fields, version) for _ in range(count)]
     if fields.left():
         refuse("the header goes on behind its last record")
     if any(record.method == "lm" for record in tensors):
@@ -144,13 +148,24 @@ def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:
     )
 
 
-def read_record(fields: ByteReader) -> Record:
-    dtype, method, dimensions = fields.unsigned(1), fields.unsigned(1), fields.varint()
+def read_record(fields: ByteReader, version: int) -> Record:
+    dtype, method = fields.unsigned(1), fields.unsigned(1)
+    spare = WHOLE
+    short = version >= 3 and method >= SHORT_FLOATS
+    if short:
+        method -= SHORT_FLOATS
+        spare = Spare(fields.unsigned(1), fields.varint())
+    dimensions = fields.varint()
     if dtype not in DTYPE_OF_CODE or method >= len(METHODS) or dimensions > 64:
         refuse("unknown element type or method, or too many dimensions")
     sizes = tuple(fields.varint() for _ in range(dimensions))
     record = Record(
-        DTYPE_OF_CODE[dtype], METHODS[method], sizes, fields.unsigned(4), fields.varint()
+        DTYPE_OF_CODE[dtype],
+        METHODS[method],
+        sizes,
+        fields.unsigned(4),
+        fields.varint(),
+        spare,
     )
     if record.element.width * math.prod(size for size in sizes if size) >= 2**63:
         refuse("the sizes are too large")
@@ -159,6 +174,13 @@ def read_record(fields: ByteReader) -> Record:
         refuse("a section does not fit its tensor")
     if record.method in (*FIXED, "lm") and record.element.exponent_bits == 0:
         refuse("a method for floats codes another type")
+    if short:
+        if record.method not in (*FIXED, "lm"):
+            refuse("this method has no short floats")
+        if not 1 <= spare.bits <= record.element.mantissa_bits - 3:
+            refuse("the number of spare bits is impossible")
+        if spare.exponents > 2**record.element.exponent_bits - 3:
+            refuse("the number of spare exponents is impossible")
     if raw_size == 0 and method != 0:
         refuse("an empty tensor is not of method raw")
     return record

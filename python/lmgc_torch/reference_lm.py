@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from lmgc_torch.errors import PriorMismatchError
-from lmgc_torch.reference_common import BitReader, ByteReader, ElementType, Matrix, refuse
+from lmgc_torch.reference_common import (
+    WHOLE,
+    BitReader,
+    ByteReader,
+    ElementType,
+    Matrix,
+    Spare,
+    refuse,
+)
 from lmgc_torch.reference_factors import Factor, join_factor
 from lmgc_torch.reference_fixed import Bin, Section, join
 from lmgc_torch.reference_mixture import (
@@ -288,6 +296,7 @@ class LmSection(Section):
         model: The prior.
         max_context: Of the prior, in tokens.
         coder: Decodes the digits of a lane.
+        spare: Of its tensor's elements.
     """
 
     def __init__(
@@ -298,13 +307,14 @@ class LmSection(Section):
         model: Model,
         max_context: int,
         coder: Callable[[bytes], Coder],
+        spare: Spare = WHOLE,
     ) -> None:
         fields = ByteReader(section)
         flags = fields.unsigned(1)
         if flags > 63:
             refuse("flags that are unknown")
         predicted = bool(flags & PREDICTED)
-        super().__init__(fields, flags % PREDICTED, sizes, element, predicted)
+        super().__init__(fields, flags % PREDICTED, sizes, element, predicted, spare)
         unknown = set(model.names) - FEATURES
         if unknown:
             raise PriorMismatchError(f"method lm has no context feature {unknown.pop()!r}")

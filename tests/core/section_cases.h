@@ -1,6 +1,7 @@
 // Live matrices with everything that precedes their sections, for the tests of sections.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -72,7 +73,10 @@ struct Case {
       head.dead_columns = some_dead(whole.columns, random);
     }
     shape = live_shape(whole, head);
-    if (wish.rank > 0) head.low_rank = some_low_rank(shape, wish.rank, random);
+    if (wish.rank > 0) {
+      const std::int64_t rank = std::min({wish.rank, shape.rows, shape.columns});
+      head.low_rank = some_low_rank(shape, rank, random);
+    }
     may_have_columns = wish.may_have_columns && !whole.flat;
     words.resize(static_cast<std::size_t>(shape.elements) * wish.format.bytes / 8 + 1);
     const Product product = product_of(head, shape);

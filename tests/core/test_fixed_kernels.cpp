@@ -11,11 +11,21 @@
 #include "core/fixed_kernels.h"
 #include "core/fixed_walk.h"
 #include "core/residual_scales.h"
+#include "core/short_floats.h"
 
 namespace lmgc {
 namespace {
 
-constexpr FloatFormat formats[] = {{2, 5, 10}, {2, 8, 7}, {4, 8, 23}};
+constexpr FloatFormat single = float_format(DType::float32);
+constexpr FloatFormat formats[] = {{2, 5, 10},
+                                   {2, 8, 7},
+                                   single,
+                                   shortened(single, {20, 90}),
+                                   shortened(single, {16, 60}),
+                                   shortened(single, {11, 0}),
+                                   shortened(float_format(DType::float16), {7, 3}),
+                                   shortened(float_format(DType::float64), {48, 0}),
+                                   shortened(float_format(DType::float64), {33, 500})};
 
 // A run of elements, most of them near their predictions, others anywhere.
 struct Case {
@@ -42,7 +52,7 @@ struct Case {
       if (between(0, 9) == 0) value = 0;
       product.push_back(between(0, 1) == 0 ? value : -value);
       std::uint64_t word = random() & (own.sign() | own.mantissa_mask());
-      const int field = std::clamp(centre + between(-26, 6) + own.bias, 0, own.infinite_field());
+      const int field = std::clamp(centre + between(-26, 6) + own.bias, 0, own.infinite_field);
       word |= static_cast<std::uint64_t>(field) << own.mantissa;
       const int kind = between(0, 15);
       if (kind == 0) word &= own.sign();
@@ -54,7 +64,7 @@ struct Case {
         std::uint64_t bits;
         std::memcpy(&bits, &near, sizeof bits);
         const int exponent = static_cast<int>(bits >> 52 & 2047) - 1023 + own.bias;
-        if (exponent > 0 && exponent < own.infinite_field()) {
+        if (exponent > 0 && exponent < own.infinite_field) {
           word = (bits >> 63) * own.sign() | static_cast<std::uint64_t>(exponent) << own.mantissa |
                  (bits >> (52 - own.mantissa) & own.mantissa_mask());
         }
@@ -69,9 +79,12 @@ struct Case {
     run.column_weights = weights.data();
     run.count = count;
     run.bytes = plain.bytes;
+    run.bits = own.bits;
     run.mantissa = own.mantissa;
     run.bias = own.bias;
     run.least = own.least;
+    run.infinite_field = own.infinite_field;
+    run.is_short = is_short(plain);
   }
 
   Prediction prediction(int i) const {

@@ -140,6 +140,46 @@ TEST_CASE("a header is of the oldest version that can express it") {
   }
 }
 
+TEST_CASE("short floats need version 3 and a method that codes them") {
+  FrameHeader header, read;
+  TensorRecord record;
+  record.method = Method::scale;
+  record.sizes = {100};
+  record.section_size = 40;
+  record.spare = {16, 200};
+  header.tensors = {record};
+  record.method = Method::planes;  // says nothing of what it could spare
+  header.tensors.push_back(record);
+  REQUIRE(required_version(header) == 3);
+  const auto bytes = frame_of(header, 80);
+  const std::size_t size = bytes.size();
+  REQUIRE(parse_header(bytes.data(), size, size, read) == Status::ok);
+  REQUIRE(read.tensors[0].method == Method::scale);
+  REQUIRE(read.tensors[0].spare.mantissa_bits == 16);
+  REQUIRE(read.tensors[0].spare.exponents == 200);
+  REQUIRE_FALSE(read.tensors[1].spare.any());
+
+  const std::size_t at = 12;  // the first record: dtype, method, bits, exponents
+  REQUIRE(bytes[at + 1] == (128 | 3));
+  const auto refused = [&](std::size_t byte, std::uint8_t value) {
+    auto bad = bytes;
+    bad[byte] = value;
+    seal(bad, size - 80);
+    return parse_header(bad.data(), size, size, read) == Status::bad_header;
+  };
+  CHECK(refused(4, 1));
+  CHECK(refused(4, 2));
+  for (const int method : {0, 1, 2, 5, 6, 127}) {  // lm without a prior block
+    CHECK(refused(at + 1, static_cast<std::uint8_t>(128 | method)));
+  }
+  for (const int type : {0, 1, 16, 25}) CHECK(refused(at, static_cast<std::uint8_t>(type)));
+  for (const int bits : {0, 21, 23, 255}) CHECK(refused(at + 2, static_cast<std::uint8_t>(bits)));
+  CHECK(refused(at + 4, 2));  // 328 exponents
+  CHECK_FALSE(refused(at + 2, 20));
+  CHECK_FALSE(refused(at + 3, 253 - 128 | 128));
+  CHECK(refused(at + 3, 254 - 128 | 128));
+}
+
 TEST_CASE("method lm needs version 2 and a prior") {
   FrameHeader header = lm_sample(), read;
   header.tensors[0].method = Method::lmgc;

@@ -331,10 +331,33 @@ def frames_of_lm(begin: str) -> Frames:
 
 
 def frames_v3() -> Frames:
-    """Factors that are told relative to those of the frame before."""
+    """Factors that are told relative to those of the frame before.
+
+    And short floats: mantissas that end in zeros, multiples of a power of two.
+    """
     for dtype in FLOATS:
         name = str(dtype).removeprefix("torch.")
         yield f"past_{name}", sequence_of(dtype, 1), {"method": "lowrank"}
+    for dtype in FLOATS:
+        name = str(dtype).removeprefix("torch.")
+        bits_kept = 7 if dtype.itemsize > 2 else 4
+        tensors = [
+            with_zero_bits(gradient(40, 50, dtype=dtype, seed=6), bits_kept),
+            with_zero_bits(special(dtype, 300), bits_kept),
+            on_grid(values(400, torch.float64, seed=13), dtype),
+        ]
+        yield f"short_scale_{name}", tensors, {"method": "scale"}
+        matrix = low_rank(40, 36, 2, dtype=torch.float64, seed=14)
+        tensors = [
+            with_zero_bits(with_dead_lines(matrix.to(dtype)), bits_kept),
+            on_grid(low_rank_convolution(10, 14, 2, dtype=torch.float64, seed=17), dtype),
+        ]
+        yield f"short_lowrank_{name}", tensors, {"method": "lowrank"}
+    for name, tensors, options in frames_of_lm("lm"):
+        short = [
+            with_zero_bits(tensor, 7 if tensor.element_size() > 2 else 4) for tensor in tensors
+        ]
+        yield name.replace("lm_", "lm_short_"), short, options
 
 
 def sequence_of(dtype: torch.dtype, step: int) -> list[Tensor]:
@@ -349,6 +372,23 @@ def before(name: str) -> list[Tensor] | None:
     """The tensors of the frame that a frame refers to."""
     begin, _, dtype = name.partition("_")
     return sequence_of(getattr(torch, dtype), 0) if begin == "past" else None
+
+
+def with_zero_bits(tensor: Tensor, kept: int) -> Tensor:
+    """Of every mantissa the first bits, of NaNs, too."""
+    mantissa = {2**-10: 10, 2**-7: 7, 2**-23: 23, 2**-52: 52}[torch.finfo(tensor.dtype).eps]
+    words = bits(tensor).clone().view(WORDS[tensor.dtype.itemsize])
+    words &= -(1 << (mantissa - kept))
+    return words.view(tensor.dtype).view(tensor.shape)
+
+
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def on_grid(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Multiples of a power of two, such that the largest have five bits."""
+    step = 2.0 ** (torch.frexp(tensor.abs().max()).exponent - 5)
+    return (torch.round(tensor / step) * step).to(dtype)
 
 
 FRAMES = {1: frames_v1, 2: frames_v2, 3: frames_v3}

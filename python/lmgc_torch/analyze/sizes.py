@@ -94,6 +94,7 @@ def measure(
             best = min(entry, key=lambda method: entry[method][0])
             by_method = {method: size for method, (size, _) in entry.items()}
             group_sizes.append(Sizes(by_method, entry[best][1], best))
+        # Short floats are told in the header: up to 4 bytes a tensor that another method may spare.
         header += max((bases[size.best] for size in group_sizes), default=0)
         header += sum(_varint_bytes(size.bytes[size.best]) for size in group_sizes)
         sizes += group_sizes

@@ -134,6 +134,7 @@ class CompressedAllReduceState:
         if index == 0:
             self._begin_step()
         buffer.mul_(1 / self._ranks)
+        self.prepare(index, buffer, parameters)
         if self._ranks == 1 or buffer.layout != torch.strided:
             return self._plain(index, buffer, count=self._ranks > 1)
         layout = self._layout(index, buffer, parameters)
@@ -150,6 +151,9 @@ class CompressedAllReduceState:
         how = UNCOMPRESSED if method == PLAIN else method
         done = self._recorder(index, method, buffer.nbytes)
         return self._submit(Job(buffer, layout, how, is_last, done))
+
+    def prepare(self, index: int, buffer: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
+        """Changes in place what this rank adds to the average of a bucket. Here: not at all."""
 
     def _any_order(self) -> bool:
         """Whether the backend's own sum has the bits that were asked for."""
