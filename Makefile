@@ -6,7 +6,9 @@
 #   make test     pytest, then the C++ tests
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
+#   make docs     the documentation's pages, in build/docs
 #   make format   apply the formatters
+#   make dist     a wheel and a source distribution, in dist
 #   make stubs    write python/lmgc_torch/_C.pyi anew
 #   make clean    remove everything that was built (.venv stays)
 #
@@ -28,9 +30,9 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
-CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test build lint format stubs clean
+.PHONY: demo test build lint docs format dist stubs clean
 
 demo: build
 	@$(PY) examples/demo.py
@@ -52,17 +54,27 @@ lint: $(EDITABLE)
 	@$(PY) -m mypy
 	@.venv/bin/clang-format --dry-run --Werror $(CXX_FILES)
 
+docs: $(EDITABLE)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
+
 format: $(EDITABLE)
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 	@.venv/bin/clang-format -i $(CXX_FILES)
+
+# What setuptools left of an earlier wheel would be put into this one.
+dist: build
+	@rm -rf build/lib.* build/bdist.*
+	@LMGC_BUILD_DIR=build $(PY) -m build --no-isolation --sdist --wheel
 
 stubs: build
 	@$(PY) -m pybind11_stubgen lmgc_torch._C --output-dir python --exit-code
 	@$(PY) -m ruff format --quiet python/lmgc_torch/_C.pyi
 
 clean:
-	rm -rf build dist python/lmgc_torch.egg-info python/lmgc_torch/*.so
+	rm -rf build dist python/lmgc_torch.egg-info
+	rm -rf python/lmgc_torch/*.so python/lmgc_torch/include python/lmgc_torch/share
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -exec rm -rf {} +
 
@@ -79,5 +91,5 @@ $(TOOLS): pyproject.toml
 
 $(EDITABLE): $(TOOLS) pyproject.toml setup.py
 	@CMAKE_ARGS="-DBUILD_TESTING=ON $(CMAKE_ARGS)" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
-	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev,bench]"
+	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev,bench,docs]"
 	@touch $@

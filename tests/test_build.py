@@ -111,6 +111,7 @@ def test_diagnosis_of_a_good_installation():
         "built for",
         "CUDA build",
         "CPU features",
+        "C\\+\\+ package",
         "bundled prior",
     ):
         assert re.search(rf"^{label}", result.stdout, re.MULTILINE), label

@@ -100,6 +100,13 @@ def _prior_lines() -> Iterator[Line]:
         yield "bundled prior", f"{file.name}, {file.stat().st_size:,} bytes"
 
 
+def _cpp_lines() -> Iterator[Line]:
+    from . import cmake_prefix_path
+
+    config = os.path.join(cmake_prefix_path, "lmgc_torch", "lmgc_torchConfig.cmake")
+    yield "C++ package", config if os.path.isfile(config) else f"none: there is no {config}"
+
+
 def diagnosis() -> Iterator[Line]:
     """Yields the diagnosis as pairs of a label and a text, which may have several lines."""
     from . import __version__
@@ -113,6 +120,7 @@ def diagnosis() -> Iterator[Line]:
         yield "operator library", "NOT LOADED\nit needs torch"
     else:
         yield from _library_lines()
+        yield from _cpp_lines()
     yield from _prior_lines()
 
 

@@ -20,6 +20,7 @@ import torch
 
 PACKAGE = Path(__file__).resolve().parent
 OPS_LIBRARY = PACKAGE / "liblmgc_ops.so"
+CMAKE_PREFIX = PACKAGE / "share" / "cmake"
 
 _HOW_TO_BUILD = """\
 To build the native libraries, in the source tree:

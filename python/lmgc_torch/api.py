@@ -126,7 +126,7 @@ def compress(
             makes it need less.
         ImportError: The native library cannot be loaded; the message says why.
 
-    Example:
+    Examples:
         >>> frame = compress({"weight": torch.zeros(1000)})
         >>> decompress(frame)["weight"].shape
         torch.Size([1000])

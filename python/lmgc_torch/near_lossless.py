@@ -286,7 +286,7 @@ class ErrorFeedback:
     Args:
         loss: What is done in each step.
 
-    Example:
+    Examples:
         >>> feedback = ErrorFeedback(TopK(0.01))
         >>> sent = feedback({"weight": torch.randn(50, 20)})
     """

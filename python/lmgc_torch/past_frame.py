@@ -17,7 +17,7 @@ class PastFrame:
     those that the frame before had. Such frames are smaller, and must be decompressed in the order
     in which they were compressed, none left out:
 
-    Example:
+    Examples:
         >>> sender, receiver = PastFrame(), PastFrame()
         >>> for step in range(3):
         ...     gradient = torch.randn(64, 64)

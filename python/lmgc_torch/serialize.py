@@ -54,7 +54,7 @@ def serialize(
     Raises:
         ValueError: The tensor or an option is none of these.
 
-    Example:
+    Examples:
         >>> serialize(torch.tensor([1.0, -2.0]), separator="space", bytes_per_group=4)
         '3f800000 c0000000'
     """

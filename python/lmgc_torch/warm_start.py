@@ -22,7 +22,7 @@ class WarmStart:
     that equal tensors need not give equal bytes. Use one warm start for each list; calls from
     several threads take turns. Copies and pickled ones begin empty.
 
-    Example:
+    Examples:
         >>> warm_start = WarmStart()
         >>> for step in range(3):
         ...     frame = lmgc_torch.compress({"weight": torch.randn(64, 64)}, warm_start=warm_start)

@@ -15,6 +15,7 @@ from typing import NoReturn
 from lmgc_torch import files
 from lmgc_torch.checkpoints import DataError, UsageError
 from lmgc_torch.cli import (
+    analyze,
     completion,
     compress,
     decompress,
@@ -41,6 +42,7 @@ COMMANDS = {
     "test": test,
     "list": list_,
     "info": info,
+    "analyze": analyze,
     "export-prior": export_prior,
     "completion": completion,
 }

@@ -57,7 +57,7 @@ class CompressedAllReduceState:
     Raises:
         ValueError: An option is not legal.
 
-    Example:
+    Examples:
         >>> state = CompressedAllReduceState()
         >>> ddp_model.register_comm_hook(state, compressed_allreduce_hook)  # doctest: +SKIP
     """

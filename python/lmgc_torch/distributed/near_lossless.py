@@ -33,7 +33,7 @@ class NearLosslessAllReduceState(CompressedAllReduceState):
         ValueError: An option is not legal.
         TypeError: `loss` is no `Loss`.
 
-    Example:
+    Examples:
         >>> state = NearLosslessAllReduceState(KeepBits(7))  # doctest: +SKIP
         >>> ddp_model.register_comm_hook(state, compressed_allreduce_hook)  # doctest: +SKIP
     """

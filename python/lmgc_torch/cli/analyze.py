@@ -1,0 +1,105 @@
+"""``lmgc analyze``: what compresses in a file of tensors, and why.
+
+Examples:
+  lmgc analyze model.safetensors --html model.html
+  lmgc analyze gradients.pt -m lowrank -m lm
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from lmgc_torch import api, files
+from lmgc_torch.analyze import METHODS, SAMPLE, analyze
+from lmgc_torch.analyze.table import as_text
+from lmgc_torch.archive import ArchiveReader
+from lmgc_torch.archive.container import is_archive, is_frame
+from lmgc_torch.checkpoints import UsageError, read
+from lmgc_torch.cli import paths
+from lmgc_torch.cli.paths import STANDARD, Job
+from lmgc_torch.cli.work import EXIT_OK, named_errors, print_json, progress
+
+HELP = "tell what compresses in a .pt, .safetensors or .lmgc file, and why"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("file", metavar="FILE", help="a file, or - for standard input")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--html", metavar="OUT", help="write a page with plots, too")
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite an existing page")
+    parser.add_argument(
+        "--downloads", metavar="N", type=int, help="downloads a month, to tell what they would save"
+    )
+    parser.add_argument(
+        *("-m", "--method"),
+        action="append",
+        choices=api.METHODS,
+        help=f"a method to try; may be given again; default: {', '.join(METHODS)}",
+    )
+    parser.add_argument(
+        "--sample",
+        metavar="N",
+        type=int,
+        default=SAMPLE,
+        help=f"elements of a tensor that are looked at, 0 for all; default: {SAMPLE}",
+    )
+    parser.add_argument(
+        "--prior",
+        metavar="P",
+        help="the language model: a TorchScript file that you trust, or a bundled one's name",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
+    if options.downloads is not None and options.downloads < 0:
+        raise UsageError(f"--downloads is {options.downloads}: it should be 0 or more")
+    if options.sample < 0:
+        raise UsageError(f"--sample is {options.sample}: it should be 0, for all, or more")
+    options.files, options.recursive = [options.file], False
+    (job,) = paths.find(options, ())
+    page = None
+    if options.html is not None:
+        if options.html == STANDARD:
+            raise UsageError("the page needs a file: the table goes to standard output")
+        page = Path(options.html)
+        paths.check_output(page, job.source, overwrite=options.force)
+    with (
+        paths.readable(job.source) as path,
+        progress(options, f"analyzing {job.name}"),
+        named_errors(job.name),
+    ):
+        report = analyze(
+            _tensors(path, job, options.prior),
+            methods=tuple(options.method or METHODS),
+            prior=options.prior,
+            sample=options.sample or None,
+        )
+    if page is not None:
+        text = report.to_html(job.name, options.downloads).encode()
+        files.write_whole(page, lambda file: file.write(text))
+    if options.json:
+        told = (
+            {}
+            if options.downloads is None
+            else {
+                "downloads": options.downloads,
+                "saved_bytes": report.saved_bytes(options.downloads),
+            }
+        )
+        print_json({"file": job.path, **told, **report.to_json()})
+    else:
+        print(as_text(report, options.downloads))
+    return EXIT_OK
+
+
+def _tensors(path: Path, job: Job, prior: str | None) -> dict[str, torch.Tensor]:
+    """Reads a file of tensors, an archive, or a frame."""
+    view = files.map_file(path).numpy().data
+    if is_archive(view) or is_frame(view):
+        reader = ArchiveReader.open(path, prior=prior)
+        return dict(zip(reader.names, reader.tensors(), strict=True))
+    return dict(read(path, job.name).tensors)
