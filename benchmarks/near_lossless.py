@@ -275,7 +275,7 @@ def as_table(rows: Rows) -> str:
     def shown(key: str, value: Any) -> str:
         if not isinstance(value, float):
             return str(value)
-        return f"{value:.1e}" if key == "error" else f"{value:.2f}"
+        return f"{value:.1e}" if key == "error" else f"{value:.{3 if key == 'nats' else 2}f}"
 
     return markdown([heads, *([shown(key, row[key]) for key in heads] for row in rows)])
 
@@ -286,7 +286,9 @@ def plot() -> None:
 
     rows = json.loads((OUT / "rates.json").read_text())
     files = list(dict.fromkeys(row["data"] for row in rows))
-    figure, panels = plt.subplots(1, len(files), figsize=(4.2 * len(files), 3.6), squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(files), figsize=(3.6 * len(files) + 1.6, 3.4), squeeze=False, layout="constrained"
+    )
     kinds = {"keep": "o", "absolute": "s", "blocks": "^", "top": "x"}
     colours = {GROUPED: "tab:grey", "scale": "tab:blue", "lowrank": "tab:red"}
     for panel, file in zip(panels[0], files, strict=True):
@@ -294,7 +296,8 @@ def plot() -> None:
             own = [r for r in rows if r["data"] == file and r["loss"].startswith(kind)]
             own.sort(key=lambda row: row["error"])
             for method, colour in colours.items():
-                label = f"{method}, {kind}" if panel is panels[0][-1] else None
+                name = "byte planes" if method == GROUPED else method
+                label = f"{name}, {kind}" if panel is panels[0][-1] else None
                 panel.plot(
                     [row["error"] for row in own],
                     [row[method] for row in own],
@@ -309,8 +312,7 @@ def plot() -> None:
         panel.set_xlabel("relative error")
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("size, % of raw")
-    panels[0][-1].legend(fontsize=5)
-    figure.tight_layout()
+    figure.legend(loc="outside right center", fontsize=7)
     figure.savefig(IMAGE, dpi=90)
 
 
