@@ -129,7 +129,7 @@ def test_frames_that_changed_places(tmp_path: Path):
         ({"metadata": []}, "no texts"),
         ({"object": 3}, "'object'"),
         ({"file": []}, "'file'"),
-        ({"reference": {"identity": "0"}}, "made with a reference"),
+        ({"reference": {"identity": "0"}}, "'reference'"),
     ],
 )
 def test_indexes_that_are_wrong(small, change: dict[str, Any], says: str):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -64,6 +65,24 @@ class TensorEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReferenceEntry:
+    """What an archive was made relative to, see `archive.reference`.
+
+    Attributes:
+        tensors: The identity of the tensors that the archive needs, in hexadecimal digits.
+        archive: That of the archive that held them; None if none did.
+        name: The name that the file had; None if it was none.
+    """
+
+    tensors: str
+    archive: str | None = None
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name or 'a reference'} (tensors {self.tensors[:16]})"
+
+
+@dataclasses.dataclass(frozen=True)
 class Index:
     """What stands between the frames and the trailer.
 
@@ -74,6 +93,7 @@ class Index:
         object: Under "root" the object that the tensors are part of, see `archive.objects`; None
             if the archive is a dict of tensors.
         file: What the file was that the command line made an archive of; None for others.
+        reference: What the archive was made relative to; None if it needs nothing.
         identity: SHA-256 of the index as it is stored, in hexadecimal digits.
         version: Of the format; 0 for a single frame, which has no index.
     """
@@ -83,6 +103,7 @@ class Index:
     metadata: dict[str, str] | None = None
     object: dict[str, Any] | None = None
     file: dict[str, Any] | None = None
+    reference: ReferenceEntry | None = None
     identity: str = ""
     version: int = VERSION
 
@@ -107,6 +128,9 @@ def write_index(index: Index) -> tuple[bytes, int]:
     for key in ("metadata", "object", "file"):
         if getattr(index, key) is not None:
             keys[key] = getattr(index, key)
+    if index.reference is not None:
+        told = dataclasses.asdict(index.reference).items()
+        keys["reference"] = {key: value for key, value in told if value is not None}
     plain = json.dumps(keys, separators=(",", ":"), allow_nan=False).encode("ascii")
     return zlib.compress(plain, 9), len(plain)
 
@@ -162,10 +186,6 @@ def read_index(data: memoryview) -> Index:
     if hashlib.sha256(stored).digest() != digest:
         raise CorruptArchiveError("the archive's index is damaged: its checksum differs")
     keys = _json(_inflated(stored, plain_size))
-    if "reference" in keys:
-        raise CorruptArchiveError(
-            "the archive was made with a reference, which this lmgc_torch does not read"
-        )
     tensors = _tensors(keys.get("tensors"))
     index = Index(
         _frames(keys.get("frames"), end=offset),
@@ -173,6 +193,7 @@ def read_index(data: memoryview) -> Index:
         _texts(keys.get("metadata")),
         _dict_or_none(keys, "object"),
         _dict_or_none(keys, "file"),
+        _reference(_dict_or_none(keys, "reference")),
         digest.hex(),
     )
     for position, tensor in enumerate(tensors):
@@ -282,6 +303,20 @@ def _texts(metadata: Any) -> dict[str, str] | None:
     _require(isinstance(metadata, dict), "its metadata are no texts")
     _require(all(isinstance(text, str) for text in metadata.values()), "its metadata are no texts")
     return dict(metadata)
+
+
+def _reference(keys: dict[str, Any] | None) -> ReferenceEntry | None:
+    if keys is None:
+        return None
+    what = "its 'reference' is not described"
+    tensors, archive, name = (keys.get(key) for key in ("tensors", "archive", "name"))
+    _require(_is_digest(tensors) and (archive is None or _is_digest(archive)), what)
+    _require(name is None or isinstance(name, str), what)
+    return ReferenceEntry(str(tensors), archive, name)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _dict_or_none(keys: dict[str, Any], key: str) -> dict[str, Any] | None:

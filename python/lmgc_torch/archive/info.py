@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lmgc_torch.archive.container import Index, positions_in_frames
+from lmgc_torch.archive.container import Index, ReferenceEntry, positions_in_frames
 from lmgc_torch.frame_info import FrameInfo, Sizes, TensorInfo, printable, table
 
 
@@ -26,6 +26,7 @@ class ArchiveInfo(Sizes):
         priors: What the frames say of the priors that they need.
         needs_past: Whether a frame decompresses only after the one before it in a sequence, as the
             frames of a `PastFrame` do; archives that this library writes have none.
+        reference: What the archive was made relative to and needs; None if it needs nothing.
         metadata: Texts by key; None if there are none.
         identity: SHA-256 of the index, in hexadecimal digits; of a frame an empty text.
     """
@@ -40,6 +41,7 @@ class ArchiveInfo(Sizes):
     index_bytes: int
     priors: tuple[dict[str, Any], ...]
     needs_past: bool
+    reference: ReferenceEntry | None
     metadata: dict[str, str] | None
     identity: str
 
@@ -72,6 +74,7 @@ class ArchiveInfo(Sizes):
             index_bytes=size - in_frames,
             priors=tuple(priors),
             needs_past=any(info.needs_past for info in infos),
+            reference=index.reference,
             metadata=index.metadata,
             identity=index.identity,
         )
@@ -82,6 +85,7 @@ class ArchiveInfo(Sizes):
         lines += [
             f"{printable(name)} is part of {printable(of)}" for name, of in self.views.items()
         ]
+        lines += self._needs()
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -101,11 +105,22 @@ class ArchiveInfo(Sizes):
             lines.append("prior: " + ", ".join(f"{key} {value}" for key, value in prior.items()))
         if self.needs_past:
             lines.append("needs the frame before it")
+        lines += self._needs()
         for key, text in (self.metadata or {}).items():
             lines.append(f"metadata: {printable(key)} = {printable(text)}")
         if self.identity:
             lines.append(f"identity: {self.identity}")
         return "\n".join(lines)
+
+    def _needs(self) -> list[str]:
+        relative = sum(tensor.needs_reference for tensor in self.tensors)
+        if self.reference is None:
+            return ["needs the reference that it was compressed relative to"] if relative else []
+        name = printable(self.reference.name or "given as tensors")
+        told = f"needs the reference {name} for {relative} tensors: {self.reference.tensors}"
+        if self.reference.archive is not None:
+            told += f", of the archive {self.reference.archive}"
+        return [told]
 
 
 _FORMATS = {

@@ -10,6 +10,7 @@ import torch
 from lmgc_torch import files
 from lmgc_torch.api import Method, PriorLike
 from lmgc_torch.archive.reader import ArchiveReader
+from lmgc_torch.archive.reference import Reference, ReferenceLike, keep_apart
 from lmgc_torch.archive.writer import ArchiveWriter, add_tensors
 
 FRAMEWORKS = ("pt", "torch", "pytorch")
@@ -46,6 +47,7 @@ def save_file(
     *,
     method: Method = "auto",
     prior: PriorLike | None = None,
+    reference: ReferenceLike | None = None,
 ) -> None:
     """Writes a dict of tensors to an archive.
 
@@ -59,11 +61,16 @@ def save_file(
         metadata: Texts by key, to be stored as they are.
         method: As for `lmgc_torch.compress`.
         prior: As for `lmgc_torch.compress`.
+        reference: What the reader has as well: an archive, a .safetensors or .pt file, or a dict,
+            of tensors or such as `save` takes. Floats are told relative to those of the same
+            name, type and shape, by "auto", "lowrank" and "scale", where that is smaller. The
+            archive is then read with the same tensors as reference, whatever file holds them.
 
     Raises:
         TypeError: `tensors` is no dict of tensors, or `metadata` none of texts.
         ValueError: A tensor is sparse or quantized, a name is no Unicode text, or the method or the
-            prior are none; the message names the tensor.
+            prior are none; the message names the tensor. The reference holds no tensors, needs
+            one itself, or is the file to be written.
         OSError: The file cannot be written.
 
     Example:
@@ -81,8 +88,11 @@ def save_file(
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"tensor {name!r} is of type {type(tensor).__name__}")
 
+    keep_apart(filename, reference)
+    base = None if reference is None else Reference.open(reference, prior=prior)
+
     def write(file: Any) -> None:
-        writer = ArchiveWriter(file, method=method, prior=prior)
+        writer = ArchiveWriter(file, method=method, prior=prior, reference=base)
         add_tensors(writer, list(tensors.items()))
         writer.finish(metadata=texts)
 
@@ -94,6 +104,7 @@ def load_file(
     device: torch.device | str = "cpu",
     *,
     prior: PriorLike | None = None,
+    reference: ReferenceLike | None = None,
 ) -> dict[str, torch.Tensor]:
     """Reads all tensors of an archive.
 
@@ -103,6 +114,9 @@ def load_file(
         filename: A file that `save_file`, `save` or the command line wrote; also a single frame.
         device: Where the tensors shall be decoded and lie: a CPU or CUDA device.
         prior: As for `lmgc_torch.decompress`.
+        reference: What the archive was made with, as for `save_file`, in this or another file.
+            Archives that need none ignore it. That it is the same is made sure before anything is
+            decoded: of files that are not the very archive, all tensors that are needed are read.
 
     Returns:
         The tensors by name, in the order in which they were stored. What shared its elements does
@@ -112,9 +126,12 @@ def load_file(
         CorruptArchiveError: The file is no archive, or is damaged or cut.
         CorruptFrameError: The tensors of an archive are damaged.
         PriorMismatchError: It was made with another prior.
+        ReferenceMismatchError: It was made with another reference, or with one that is not given.
+        ValueError: The reference holds no tensors, or needs one itself.
         OSError: The file cannot be read.
     """
-    reader = ArchiveReader.open(filename, device=device, prior=prior)
+    base = None if reference is None else Reference.open(reference, prior=prior)
+    reader = ArchiveReader.open(filename, device=device, prior=prior, reference=base)
     return dict(zip(reader.names, reader.tensors(), strict=True))
 
 
@@ -137,6 +154,7 @@ class safe_open:  # noqa: N801
         device: torch.device | str = "cpu",
         *,
         prior: PriorLike | None = None,
+        reference: ReferenceLike | None = None,
     ) -> None:
         """Reads the index.
 
@@ -145,16 +163,19 @@ class safe_open:  # noqa: N801
             framework: "pt": tensors are those of PyTorch.
             device: As for `load_file`.
             prior: As for `lmgc_torch.decompress`.
+            reference: As for `load_file`; without it names, shapes and metadata can be read.
 
         Raises:
             CorruptArchiveError: The file is no archive, or its index is damaged.
-            ValueError: There is no such framework.
+            ReferenceMismatchError: It was made with another reference.
+            ValueError: There is no such framework, or the reference does not do.
             OSError: The file cannot be read.
         """
         if framework not in FRAMEWORKS:
             raise ValueError(f"framework is {framework!r}; archives hold tensors of 'pt'")
+        base = None if reference is None else Reference.open(reference, prior=prior)
         self._reader: ArchiveReader | None = ArchiveReader.open(
-            filename, device=device, prior=prior
+            filename, device=device, prior=prior, reference=base
         )
 
     def __enter__(self) -> "safe_open":
@@ -188,6 +209,7 @@ class safe_open:  # noqa: N801
             KeyError: There is none of that name.
             CorruptFrameError: It is damaged.
             PriorMismatchError: It was made with another prior.
+            ReferenceMismatchError: The archive needs a reference, and none was given.
         """
         reader = self._open()
         return reader.tensor(reader.position(name))
@@ -216,10 +238,7 @@ class TensorSlice:
 
     def get_shape(self) -> list[int]:
         """Returns the tensor's sizes."""
-        geometry = self._reader.index.tensors[self._position].geometry
-        if geometry is not None:
-            return list(geometry.size)
-        return list(self._reader.tensor_info(self._position).shape)
+        return list(self._reader.shape(self._position))
 
     def get_dtype(self) -> str:
         """Returns the tensor's type as safetensors calls it, "BF16" for example."""

@@ -9,6 +9,7 @@ from lmgc_torch import files
 from lmgc_torch.api import Method, PriorLike
 from lmgc_torch.archive import objects
 from lmgc_torch.archive.reader import ArchiveReader
+from lmgc_torch.archive.reference import Reference, ReferenceLike, keep_apart
 from lmgc_torch.archive.writer import ArchiveWriter, add_tensors
 
 
@@ -18,6 +19,7 @@ def save(
     *,
     method: Method = "auto",
     prior: PriorLike | None = None,
+    reference: ReferenceLike | None = None,
 ) -> None:
     """Writes an object that holds tensors to an archive, a whole checkpoint for example.
 
@@ -32,19 +34,23 @@ def save(
         filename: The file.
         method: As for `lmgc_torch.compress`.
         prior: As for `lmgc_torch.compress`.
+        reference: As for `save_file`: the checkpoint before, for example. Names of tensors are the
+            keys that lead to them, ``optimizer.state.0.exp_avg``.
 
     Raises:
         TypeError: The object holds something else; the message says where.
-        ValueError: The method or the prior are none.
+        ValueError: The method or the prior are none, or the reference does not do.
         OSError: The file cannot be written.
 
     Example:
         >>> save({"model": model.state_dict(), "epoch": 7}, "checkpoint.lmgc")
     """
     root, tensors = objects.encode(obj)
+    keep_apart(filename, reference)
+    base = None if reference is None else Reference.open(reference, prior=prior)
 
     def write(file: BinaryIO) -> None:
-        writer = ArchiveWriter(file, method=method, prior=prior)
+        writer = ArchiveWriter(file, method=method, prior=prior, reference=base)
         add_tensors(writer, tensors)
         writer.finish(object={"root": root})
 
@@ -56,6 +62,7 @@ def load(
     map_location: torch.device | str = "cpu",
     *,
     prior: PriorLike | None = None,
+    reference: ReferenceLike | None = None,
 ) -> Any:
     """Reads an object from an archive.
 
@@ -66,6 +73,7 @@ def load(
         filename: A file that `save`, `save_file` or the command line wrote; also a single frame.
         map_location: Where all tensors shall be decoded and lie: a CPU or CUDA device.
         prior: As for `lmgc_torch.decompress`.
+        reference: As for `load_file`.
 
     Returns:
         An object equal to the one that was stored; of what `save_file` wrote, the dict. Tensors are
@@ -75,9 +83,12 @@ def load(
         CorruptArchiveError: The file is no archive, or is damaged or cut.
         CorruptFrameError: The tensors of an archive are damaged.
         PriorMismatchError: It was made with another prior.
+        ReferenceMismatchError: It was made with another reference, or with one that is not given.
+        ValueError: The reference does not do.
         OSError: The file cannot be read.
     """
-    return object_of(ArchiveReader.open(filename, device=map_location, prior=prior))
+    base = None if reference is None else Reference.open(reference, prior=prior)
+    return object_of(ArchiveReader.open(filename, device=map_location, prior=prior, reference=base))
 
 
 def object_of(reader: ArchiveReader) -> Any:
@@ -94,6 +105,7 @@ def check(reader: ArchiveReader) -> None:
     Raises:
         CorruptFrameError: Something is damaged.
         PriorMismatchError: It was made with another prior.
+        ReferenceMismatchError: It needs a reference, and there is none.
     """
     likes: list[torch.Tensor] = [torch.empty(0)] * len(reader.names)
     for number in range(len(reader.index.frames)):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,10 +19,14 @@ from lmgc_torch.archive.container import (
     positions_in_frames,
     read_index,
 )
+from lmgc_torch.archive.identity import Needed
 from lmgc_torch.archive.info import ArchiveInfo
 from lmgc_torch.archive.writer import loaded
-from lmgc_torch.errors import CorruptArchiveError
+from lmgc_torch.errors import CorruptArchiveError, ReferenceMismatchError
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
+
+if TYPE_CHECKING:  # it reads archives itself
+    from lmgc_torch.archive.reference import Reference
 
 
 class ArchiveReader:
@@ -37,6 +42,7 @@ class ArchiveReader:
         *,
         device: torch.device | str = "cpu",
         prior: PriorLike | None = None,
+        reference: "Reference | None" = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Reads the index.
@@ -45,21 +51,26 @@ class ArchiveReader:
             data: The bytes of the archive or frame, uint8 of shape [bytes] on the CPU.
             device: Where tensors shall be decoded and lie.
             prior: As for `lmgc_torch.decompress`; a file is loaded once.
+            reference: What the archive was made relative to, looked at if it needs one.
             progress: Called with the bytes of tensors that have been decoded since the last time.
 
         Raises:
             CorruptArchiveError: The bytes are no archive, or its index is damaged.
             CorruptFrameError: They are a frame whose header is damaged.
+            ReferenceMismatchError: The archive was made with another reference.
         """
         self._data = data
         self._device = torch.device(device)
         self._prior = prior
+        self._reference = reference
         self._progress = progress
         self._cached: tuple[int, list[torch.Tensor]] | None = None
         self._cached_info: tuple[int, FrameInfo] | None = None
         self.index = _index_of_frame(data) if is_frame(self._view()) else read_index(self._view())
         self._positions = positions_in_frames(self.index.tensors, len(self.index.frames))
         self._by_name = {entry.name: i for i, entry in enumerate(self.index.tensors)}
+        if reference is not None and self.index.reference is not None:
+            reference.check(self.index.reference, self._needed())
 
     @classmethod
     def open(
@@ -68,11 +79,12 @@ class ArchiveReader:
         *,
         device: torch.device | str = "cpu",
         prior: PriorLike | None = None,
+        reference: "Reference | None" = None,
         progress: Callable[[int], None] | None = None,
     ) -> "ArchiveReader":
         """Opens a file, mapped into memory."""
         data = files.map_file(Path(path))
-        return cls(data, device=device, prior=prior, progress=progress)
+        return cls(data, device=device, prior=prior, reference=reference, progress=progress)
 
     @property
     def bytes(self) -> int:
@@ -83,6 +95,13 @@ class ArchiveReader:
     def names(self) -> list[str]:
         """The tensors' names, in the archive's order."""
         return list(self._by_name)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether nothing is decoded without a reference; of a frame, whether something is not."""
+        if self.index.version > 0:
+            return self.index.reference is not None
+        return any(tensor.needs_reference for tensor in self.frame_info(0).tensors)
 
     def position(self, name: str) -> int:
         """Returns the position of a tensor.
@@ -131,6 +150,11 @@ class ArchiveReader:
         assert number is not None
         return self.frame_info(number).tensors[self._positions[number].index(stored)]
 
+    def shape(self, position: int) -> tuple[int, ...]:
+        """Returns a tensor's sizes, those of a view too."""
+        geometry = self.index.tensors[position].geometry
+        return tuple(self.tensor_info(position).shape) if geometry is None else geometry.size
+
     def tensor(self, position: int) -> torch.Tensor:
         """Decodes a tensor; a new one with every call.
 
@@ -139,6 +163,7 @@ class ArchiveReader:
         Raises:
             CorruptFrameError: Its frame is damaged.
             PriorMismatchError: It was made with another prior.
+            ReferenceMismatchError: The archive needs a reference, and there is none.
         """
         entry = self.index.tensors[position]
         if entry.view_of is not None:
@@ -168,10 +193,18 @@ class ArchiveReader:
 
     def decode(self, number: int) -> list[torch.Tensor]:
         """Decodes the tensors of a frame."""
+        entry = self.index.reference
+        if entry is not None and self._reference is None:
+            raise ReferenceMismatchError(
+                f"the archive was made with {entry} and decodes with it alone: pass it as reference"
+            )
         self._prior = loaded(self._prior, self._device)
         frame = self.frame(number)
         moved = frame if self._device.type == "cpu" else frame.to(self._device)
-        content = api.decompress(moved, prior=self._prior)
+        references = self._references(number)
+        content = api.decompress(
+            moved, prior=None if references else self._prior, reference=references
+        )
         if isinstance(content, torch.Tensor):
             content = [content]
         tensors = list(content.values() if isinstance(content, dict) else content)
@@ -191,6 +224,33 @@ class ArchiveReader:
         if last_element(entry.geometry) > base.numel():
             raise CorruptArchiveError(f"tensor {entry.name!r} is a view beyond its tensor's end")
         return base.as_strided(entry.geometry.size, entry.geometry.stride, entry.geometry.offset)
+
+    def _needed(self, number: int | None = None) -> list[Needed]:
+        """Returns the tensors of the reference that a frame needs, or all of them, in order."""
+        numbers = range(len(self.index.frames)) if number is None else [number]
+        needed = {
+            position: Needed(self.index.tensors[position].name, tensor.dtype, tuple(tensor.shape))
+            for n in numbers
+            for position, tensor in zip(self._positions[n], self.frame_info(n).tensors, strict=True)
+            if tensor.needs_reference
+        }
+        return [needed[position] for position in sorted(needed)]
+
+    def _references(self, number: int) -> dict[str, torch.Tensor] | list[torch.Tensor] | None:
+        """Returns what a frame was compressed relative to; None if it was not."""
+        needed = self._needed(number)
+        if not needed or self._reference is None:
+            if needed and self.index.version > 0:
+                raise CorruptArchiveError(
+                    f"frame {number} needs a reference, and the index speaks of none"
+                )
+            return None
+        found = {one.name: self._reference.tensor(one) for one in needed}
+        known = {name: tensor for name, tensor in found.items() if tensor is not None}
+        if self.frame_info(number).kind == "dict":
+            return known
+        names = [self.index.tensors[position].name for position in self._positions[number]]
+        return [known.get(name, torch.empty(0)) for name in names]
 
     def _view(self) -> memoryview:
         return self._data.numpy().data

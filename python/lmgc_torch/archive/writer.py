@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
@@ -19,10 +19,14 @@ from lmgc_torch.archive.container import (
     write_index,
     write_trailer,
 )
+from lmgc_torch.archive.identity import REFER, Needed, digest
 from lmgc_torch.archive.info import ArchiveInfo
 from lmgc_torch.archive.sharing import find_views
 from lmgc_torch.frame_info import FrameInfo
 from lmgc_torch.prior import Prior, bundled
+
+if TYPE_CHECKING:  # it reads archives, and a reader loads priors as a writer does
+    from lmgc_torch.archive.reference import Reference
 
 SMALL_BYTES = 1 << 18
 """Tensors of fewer bytes share a frame."""
@@ -45,6 +49,7 @@ class ArchiveWriter:
         *,
         method: Method = "auto",
         prior: PriorLike | None = None,
+        reference: "Reference | None" = None,
         progress: Callable[[int], None] | None = None,
         **options: Any,
     ) -> None:
@@ -54,6 +59,8 @@ class ArchiveWriter:
             file: What to write to.
             method: As for `lmgc_torch.compress`.
             prior: As for `lmgc_torch.compress`; a file is loaded once.
+            reference: What tensors of the same name, type and shape are told relative to, where
+                that is smaller.
             progress: Called with the bytes of tensors that have been compressed since the last
                 time.
             **options: More of them.
@@ -61,6 +68,8 @@ class ArchiveWriter:
         self._file = file
         self._method = method
         self._prior = prior
+        self._reference = reference if method in api.REFERS else None
+        self._digests: dict[int, bytes] = {}  # of what is needed of the reference, by position
         self._progress = progress
         self._options = options
         self._offset = 0
@@ -121,7 +130,11 @@ class ArchiveWriter:
         for device in list(self._pending):
             self._end_group(device)
         texts = None if metadata is None else dict(metadata)
-        index = Index(tuple(self._frames), tuple(self._tensors), texts, object, file)
+        reference = None
+        if self._reference is not None and self._digests:
+            digests = (self._digests[position] for position in sorted(self._digests))
+            reference = self._reference.entry(digests)
+        index = Index(tuple(self._frames), tuple(self._tensors), texts, object, file, reference)
         stored, plain_size = write_index(index)
         trailer = write_trailer(self._offset, stored, plain_size)
         self._write(stored)
@@ -142,9 +155,14 @@ class ArchiveWriter:
     def _write_frame(self, positions: list[int], tensors: list[torch.Tensor]) -> None:
         names = [self._tensors[position].name for position in positions]
         self._prior = loaded(self._prior, tensors[0].device)
+        references = self._references(names, tensors)
         try:
             frame = api.compress(
-                tensors, method=self._method, prior=self._prior, **self._options
+                tensors,
+                method=self._method,
+                prior=self._prior,
+                reference=references or None,
+                **self._options,
             ).cpu()
         except ValueError as error:
             if len(names) == 1:
@@ -155,9 +173,29 @@ class ArchiveWriter:
             self._tensors[position] = TensorEntry(name, len(self._frames))
         self._frames.append(FrameEntry(self._offset, len(data), header_checksum(data)))
         self._write(data)
-        self._infos.append(api.info(frame))
+        self._infos.append(info := api.info(frame))
+        for position, name, tensor, told, reference in zip(
+            positions, names, tensors, info.tensors, references or tensors, strict=True
+        ):
+            if told.needs_reference:
+                needed = Needed(name, tensor.dtype, tuple(tensor.shape))
+                self._digests[position] = digest(needed, reference)
         if self._progress is not None:
             self._progress(self._infos[-1].raw_bytes)
+
+    def _references(self, names: list[str], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns a reference for each tensor, empty where it has none; [] if none has one."""
+        if self._reference is None:
+            return []
+        found = [
+            self._reference.tensor(Needed(name, tensor.dtype, tuple(tensor.shape)))
+            if tensor.dtype in REFER
+            else None
+            for name, tensor in zip(names, tensors, strict=True)
+        ]
+        if all(tensor is None for tensor in found):
+            return []
+        return [torch.empty(0) if tensor is None else tensor for tensor in found]
 
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)

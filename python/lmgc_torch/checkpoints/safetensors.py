@@ -189,8 +189,7 @@ def _new_header(reader: ArchiveReader, name: str) -> tuple[bytes, list[int]]:
     rows: list[tuple[str, int, torch.dtype, list[int]]] = []
     for key, place in _named(reader, name):
         info = reader.tensor_info(place)
-        geometry = reader.index.tensors[place].geometry
-        shape = list(info.shape if geometry is None else geometry.size)
+        shape = list(reader.shape(place))
         if info.dtype not in DTYPE_CODES:
             raise DataError(
                 f"{name}: tensor {key!r} is of {info.dtype}, which .safetensors files do not have"
