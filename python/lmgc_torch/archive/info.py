@@ -117,7 +117,8 @@ class ArchiveInfo(Sizes):
         if self.reference is None:
             return ["needs the reference that it was compressed relative to"] if relative else []
         name = printable(self.reference.name or "given as tensors")
-        told = f"needs the reference {name} for {relative} tensors: {self.reference.tensors}"
+        count = "1 tensor" if relative == 1 else f"{relative} tensors"
+        told = f"needs the reference {name} for {count}: {self.reference.tensors}"
         if self.reference.archive is not None:
             told += f", of the archive {self.reference.archive}"
         return [told]

@@ -12,6 +12,7 @@ from lmgc_torch.api import Method, PriorLike
 from lmgc_torch.archive.container import is_archive, is_frame
 from lmgc_torch.archive.info import ArchiveInfo, format_of
 from lmgc_torch.archive.reader import ArchiveReader
+from lmgc_torch.archive.reference import Reference
 from lmgc_torch.archive.sharing import find_views
 from lmgc_torch.archive.writer import ArchiveWriter, add_tensors
 from lmgc_torch.checkpoints import pt, safetensors
@@ -41,6 +42,7 @@ def compress_file(
     *,
     method: Method = "auto",
     prior: PriorLike | None = None,
+    reference: Reference | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     **options: Any,
@@ -54,11 +56,14 @@ def compress_file(
         output: What to write to; it need not seek.
         method: As for `lmgc_torch.compress`.
         prior: As for `lmgc_torch.compress`.
+        reference: As for `ArchiveWriter`.
         device: Where to compress.
         progress: Called with the bytes of tensors that have been compressed since the last time.
         **options: More of `lmgc_torch.compress`.
     """
-    writer = ArchiveWriter(output, method=method, prior=prior, progress=progress, **options)
+    writer = ArchiveWriter(
+        output, method=method, prior=prior, reference=reference, progress=progress, **options
+    )
     add_tensors(writer, content.tensors, device)
     return writer.finish(metadata=content.metadata, object=content.object, file=content.file)
 

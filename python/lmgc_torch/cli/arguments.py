@@ -31,9 +31,9 @@ Files:
   output appears only when it is complete. It gets its input's permissions and time.
 
 Exit codes:
-  0 all went well; 1 the data: a damaged file, one that holds no tensors, another prior; 2 the
-  command: wrong options, a missing input, an output that exists; 130 interrupted. Of several files
-  one that fails does not keep the others from being treated."""
+  0 all went well; 1 the data: a damaged file, one that holds no tensors, another prior or
+  reference; 2 the command: wrong options, a missing input, an output that exists; 130 interrupted.
+  Of several files one that fails does not keep the others from being treated."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -104,6 +104,16 @@ def add_work(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="threads to work with; 0: one for each processor; default: what torch chooses",
+    )
+
+
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    """Adds the reference."""
+    parser.add_argument(
+        "--reference",
+        metavar="BASE",
+        help="what files are told relative to: an archive, a .safetensors or a .pt file with"
+        " tensors of the same names; to decode, one with the same tensors is needed",
     )
 
 

@@ -6,6 +6,7 @@ Examples:
   lmgc compress -m planes *.safetensors   the fastest
   lmgc compress -r llama -o llama-lmgc    a folder becomes one of archives; the rest is copied
   lmgc compress -r runs                   in place: archives appear beside what they are made of
+  lmgc compress step-110.pt --reference step-100.pt    what changed since then
   lmgc compress - < model.pt > model.lmgc
 
 A .pt file is read with weights_only=True; it may hold whatever that allows, nested checkpoints of
@@ -20,6 +21,7 @@ from typing import BinaryIO
 from lmgc_torch import files
 from lmgc_torch.archive import ArchiveReader
 from lmgc_torch.archive.info import ArchiveInfo
+from lmgc_torch.archive.reference import Reference
 from lmgc_torch.checkpoints import (
     SUFFIX,
     SUFFIXES,
@@ -33,7 +35,15 @@ from lmgc_torch.checkpoints import (
 from lmgc_torch.checkpoints.folder import copy, copy_rest
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
-from lmgc_torch.cli.work import for_each, named_errors, print_json, progress, say, set_up
+from lmgc_torch.cli.work import (
+    for_each,
+    named_errors,
+    open_reference,
+    print_json,
+    progress,
+    say,
+    set_up,
+)
 
 HELP = "compress .safetensors and .pt files"
 
@@ -43,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_files(parser, "FILE")
     arguments.add_output(parser, "FILE" + SUFFIX)
     arguments.add_method(parser)
+    arguments.add_reference(parser)
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -60,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     root = paths.mirrored(options)
     jobs = paths.find(options, SUFFIXES)
     planned = paths.plan(options, jobs, _rename)
+    reference = open_reference(options, planned)
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
         for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
@@ -70,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     def work(item: tuple[Job, Path | None]) -> None:
         job, output = item
         try:
-            info = _compress(options, job, output)
+            info = _compress(options, job, output, reference)
         except NoTensorsError as error:
             if job.root is None or job.source is None:
                 raise
@@ -100,7 +112,9 @@ def _rename(job: Job) -> str:
     return job.source.name + SUFFIX
 
 
-def _compress(options: argparse.Namespace, job: Job, output: Path | None) -> ArchiveInfo:
+def _compress(
+    options: argparse.Namespace, job: Job, output: Path | None, reference: Reference | None
+) -> ArchiveInfo:
     paths.check_output(output, job.source, overwrite=options.force, remove=options.rm)
     name = job.name
     infos: list[ArchiveInfo] = []
@@ -117,6 +131,7 @@ def _compress(options: argparse.Namespace, job: Job, output: Path | None) -> Arc
                         file,
                         method=options.method,
                         prior=options.prior,
+                        reference=reference,
                         device=options.device,
                         window=options.window,
                         progress=advance,
@@ -126,7 +141,11 @@ def _compress(options: argparse.Namespace, job: Job, output: Path | None) -> Arc
                 file.flush()
                 with progress(options, f"verifying {name}", total) as advance, named_errors(name):
                     reader = ArchiveReader.open(
-                        file.name, device=options.device, prior=options.prior, progress=advance
+                        file.name,
+                        device=options.device,
+                        prior=options.prior,
+                        reference=reference,
+                        progress=advance,
                     )
                     verify_file(path, content, reader, name)
 

@@ -5,6 +5,7 @@ Examples:
   lmgc decompress model.pt.lmgc -o model.safetensors     the suffix of OUT chooses the format
   lmgc decompress --rm *.lmgc                            remove the archives
   lmgc decompress -r llama-lmgc -o llama                 a folder; what is no archive is copied
+  lmgc decompress step-110.pt.lmgc --reference step-100.pt    what was told relative to that
   lmgc decompress - < model.lmgc > model.pt
 
 A file that is a single frame, as torch.ops.lmgc.compress returns it, becomes a .pt file.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from lmgc_torch import files
 from lmgc_torch.archive import ArchiveReader
+from lmgc_torch.archive.reference import Reference
 from lmgc_torch.checkpoints import (
     PT_SUFFIXES,
     SAFETENSORS_SUFFIX,
@@ -27,7 +29,15 @@ from lmgc_torch.checkpoints import (
 from lmgc_torch.checkpoints.folder import copy_rest
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
-from lmgc_torch.cli.work import for_each, named_errors, print_json, progress, say, set_up
+from lmgc_torch.cli.work import (
+    for_each,
+    named_errors,
+    open_reference,
+    print_json,
+    progress,
+    say,
+    set_up,
+)
 from lmgc_torch.errors import LmgcError
 
 HELP = "restore the files that were compressed"
@@ -37,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     arguments.add_files(parser)
     arguments.add_output(parser, "FILE; its suffix chooses .safetensors or .pt")
+    arguments.add_reference(parser)
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -47,12 +58,13 @@ def run(options: argparse.Namespace) -> int:
     root = paths.mirrored(options)
     jobs = paths.find(options, (SUFFIX,))
     planned = paths.plan(options, jobs, lambda job: _rename(options, job))
+    reference = open_reference(options, planned)
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
         for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
             if options.verbose:
                 say(options, f"{copied}: copied")
-    return for_each(options, planned, lambda item: _decompress(options, *item))
+    return for_each(options, planned, lambda item: _decompress(options, *item, reference))
 
 
 def _rename(options: argparse.Namespace, job: Job) -> str:
@@ -72,7 +84,9 @@ def _rename(options: argparse.Namespace, job: Job) -> str:
         return name
 
 
-def _decompress(options: argparse.Namespace, job: Job, output: Path | None) -> None:
+def _decompress(
+    options: argparse.Namespace, job: Job, output: Path | None, reference: Reference | None
+) -> None:
     paths.check_output(output, job.source, overwrite=options.force, remove=options.rm)
     name = job.name
     with paths.readable(job.source) as path:
@@ -83,7 +97,11 @@ def _decompress(options: argparse.Namespace, job: Job, output: Path | None) -> N
             named_errors(name),
         ):
             reader = ArchiveReader.open(
-                path, device=options.device, prior=options.prior, progress=advance
+                path,
+                device=options.device,
+                prior=options.prior,
+                reference=reference,
+                progress=advance,
             )
             format_ = default_format(reader)
             # A name that was not chosen is that of the original, whatever format that had.

@@ -42,6 +42,7 @@ def archive_keys(info: ArchiveInfo) -> dict[str, Any]:
         "sections": info.sections,
         "priors": list(info.priors),
         "needs_past": info.needs_past,
+        "reference": reference_keys(info),
         "metadata": info.metadata,
         "identity": info.identity,
     }
@@ -58,7 +59,12 @@ def tensor_keys(info: ArchiveInfo) -> dict[str, Any]:
         }
         for tensor in info.tensors
     ]
-    return {"tensors": tensors, "views": info.views}
+    return {"tensors": tensors, "views": info.views, "reference": reference_keys(info)}
+
+
+def reference_keys(info: ArchiveInfo) -> dict[str, Any] | None:
+    """Returns what an archive says of the reference that it needs; None if it needs none."""
+    return None if info.reference is None else dataclasses.asdict(info.reference)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

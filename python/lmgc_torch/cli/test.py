@@ -2,6 +2,7 @@
 
 Examples:
   lmgc test *.lmgc
+  lmgc test step-110.pt.lmgc --reference step-100.pt.lmgc
   lmgc test -r checkpoints && rm -r originals
 """
 
@@ -9,10 +10,18 @@ import argparse
 
 from lmgc_torch.archive import ArchiveReader
 from lmgc_torch.archive.nested import check
+from lmgc_torch.archive.reference import Reference
 from lmgc_torch.checkpoints import SUFFIX, DataError
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
-from lmgc_torch.cli.work import for_each, named_errors, print_json, progress, set_up
+from lmgc_torch.cli.work import (
+    for_each,
+    named_errors,
+    open_reference,
+    print_json,
+    progress,
+    set_up,
+)
 
 HELP = "decode files and verify their checksums; write nothing"
 
@@ -20,6 +29,7 @@ HELP = "decode files and verify their checksums; write nothing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     arguments.add_files(parser)
+    arguments.add_reference(parser)
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -28,10 +38,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     set_up(options)
     jobs = paths.find(options, (SUFFIX,))
-    return for_each(options, jobs, lambda job: _test(options, job))
+    reference = open_reference(options)
+    return for_each(options, jobs, lambda job: _test(options, job, reference))
 
 
-def _test(options: argparse.Namespace, job: Job) -> None:
+def _test(options: argparse.Namespace, job: Job, reference: Reference | None) -> None:
     name = job.name
     with paths.readable(job.source) as path:
         try:
@@ -43,7 +54,11 @@ def _test(options: argparse.Namespace, job: Job) -> None:
             ):
                 check(
                     ArchiveReader.open(
-                        path, device=options.device, prior=options.prior, progress=advance
+                        path,
+                        device=options.device,
+                        prior=options.prior,
+                        reference=reference,
+                        progress=advance,
                     )
                 )
         except DataError as error:

@@ -6,13 +6,16 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from lmgc_torch import export
+from lmgc_torch.archive.reference import Reference
 from lmgc_torch.checkpoints import DataError, UsageError
+from lmgc_torch.cli.paths import Job
 from lmgc_torch.errors import LmgcError
 
 EXIT_OK = 0
@@ -69,6 +72,40 @@ def set_up(options: argparse.Namespace) -> None:
         torch.empty(1, device=options.device).cpu()
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise UsageError(f"device {options.device}: {str(error).splitlines()[0]}") from error
+
+
+def open_reference(
+    options: argparse.Namespace, planned: Iterable[tuple[Job, Path | None]] = ()
+) -> Reference | None:
+    """Opens what --reference names.
+
+    Args:
+        options: Those of the command.
+        planned: The inputs with their outputs, of commands that have some.
+
+    Raises:
+        UsageError: It does not exist, would be overwritten, or removed as an input.
+        DataError: It is none.
+    """
+    if options.reference is None:
+        return None
+    base = Path(options.reference)
+    if not base.is_file():
+        raise UsageError(f"there is no file {base}, which --reference names")
+    for job, output in planned:
+        if options.rm and _same(base, job.source):
+            raise UsageError(f"{base} is the reference, which is still needed: leave out --rm")
+        if _same(base, output):
+            raise UsageError(f"{base} is the reference: choose another output")
+    try:
+        with named_errors("--reference"):
+            return Reference.open(base, prior=options.prior)
+    except UsageError as error:  # what is in it
+        raise DataError(str(error)) from error
+
+
+def _same(base: Path, path: Path | None) -> bool:
+    return path is not None and path.exists() and path.samefile(base)
 
 
 def for_each(
