@@ -164,13 +164,13 @@ def table(tensors: Sequence[TensorInfo], whole: Sizes) -> list[str]:
     header = ("", f"{whole.header_bytes:,}", "")
     rows.append(("header", "", "", "", *no_rank, *header, *no_parts))
     rows.append(("all", "", "", whole.method, *no_rank, *total, *no_parts))
-    lines = _aligned(rows, left=4)
+    lines = aligned(rows, left=4)
     if parts:
         lines.append(f"{', '.join(parts)}: in bits for each element")
     return lines
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
     """Returns the lines of a table, its first `left` columns flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

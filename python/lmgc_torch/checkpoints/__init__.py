@@ -15,10 +15,11 @@ from lmgc_torch.checkpoints.convert import (
     default_format,
     raw_bytes,
     read,
+    read_tensors,
     verify_file,
 )
 
-__all__ = ["read", "raw_bytes", "compress_file", "verify_file"]
+__all__ = ["read", "read_tensors", "raw_bytes", "compress_file", "verify_file"]
 __all__ += ["decompress_file", "default_format"]
 __all__ += ["DataError", "NoTensorsError", "UsageError"]
 __all__ += ["SUFFIX", "SUFFIXES", "PT_SUFFIXES", "SAFETENSORS_SUFFIX"]

@@ -36,6 +36,22 @@ def read(path: Path, name: str) -> Content:
     return pt.read(path, name)
 
 
+def read_tensors(
+    path: Path, name: str, *, prior: PriorLike | None = None
+) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a file, or decodes those of an archive or a frame.
+
+    Raises:
+        NoTensorsError: It is none of these.
+        CorruptFrameError: An archive or a frame is damaged.
+    """
+    view = files.map_file(path).numpy().data
+    if is_archive(view) or is_frame(view):
+        reader = ArchiveReader.open(path, prior=prior)
+        return dict(zip(reader.names, reader.tensors(), strict=True))
+    return dict(read(path, name).tensors)
+
+
 def compress_file(
     content: Content,
     output: BinaryIO,

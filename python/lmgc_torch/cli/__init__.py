@@ -16,6 +16,7 @@ from lmgc_torch import files
 from lmgc_torch.checkpoints import DataError, UsageError
 from lmgc_torch.cli import (
     analyze,
+    bench,
     completion,
     compress,
     decompress,
@@ -43,6 +44,7 @@ COMMANDS = {
     "list": list_,
     "info": info,
     "analyze": analyze,
+    "bench": bench,
     "export-prior": export_prior,
     "completion": completion,
 }

@@ -8,16 +8,12 @@ Examples:
 import argparse
 from pathlib import Path
 
-import torch
-
 from lmgc_torch import api, files
 from lmgc_torch.analyze import METHODS, SAMPLE, analyze
 from lmgc_torch.analyze.table import as_text
-from lmgc_torch.archive import ArchiveReader
-from lmgc_torch.archive.container import is_archive, is_frame
-from lmgc_torch.checkpoints import UsageError, read
+from lmgc_torch.checkpoints import UsageError, read_tensors
 from lmgc_torch.cli import paths
-from lmgc_torch.cli.paths import STANDARD, Job
+from lmgc_torch.cli.paths import STANDARD
 from lmgc_torch.cli.work import EXIT_OK, named_errors, print_json, progress
 
 HELP = "tell what compresses in a .pt, .safetensors or .lmgc file, and why"
@@ -73,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         named_errors(job.name),
     ):
         report = analyze(
-            _tensors(path, job, options.prior),
+            read_tensors(path, job.name, prior=options.prior),
             methods=tuple(options.method or METHODS),
             prior=options.prior,
             sample=options.sample or None,
@@ -94,12 +90,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(as_text(report, options.downloads))
     return EXIT_OK
-
-
-def _tensors(path: Path, job: Job, prior: str | None) -> dict[str, torch.Tensor]:
-    """Reads a file of tensors, an archive, or a frame."""
-    view = files.map_file(path).numpy().data
-    if is_archive(view) or is_frame(view):
-        reader = ArchiveReader.open(path, prior=prior)
-        return dict(zip(reader.names, reader.tensors(), strict=True))
-    return dict(read(path, job.name).tensors)
