@@ -243,6 +243,25 @@ def test_what_is_no_reference(tmp_path: Path, before: Tensors, now: Tensors):
     assert not last.exists()
 
 
+def test_damaged_references(tmp_path: Path, before: Tensors, now: Tensors):
+    """Errors say that it is the reference, and nothing is written."""
+    base, path, last = (tmp_path / f"{name}.lmgc" for name in ("base", "now", "last"))
+    save_file(before, base)
+    save_file(now, path, reference=base)
+    whole = base.read_bytes()
+    for place in (len(whole) // 2, len(whole) - 80):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        base.write_bytes(damaged)
+        for work in (
+            lambda: load_file(path, reference=base),
+            lambda: save_file(now, last, reference=base),
+        ):
+            with pytest.raises(CorruptFrameError, match=r"^the reference base\.lmgc: "):
+                work()
+    assert not last.exists()
+
+
 def test_single_frames(tmp_path: Path, before: Tensors, now: Tensors):
     path = tmp_path / "frame.lmgc"
     for tensors, reference in (
@@ -324,6 +343,13 @@ def test_references_that_are_not_the_frames(small: tuple[bytes, Tensors, Tensors
     about = Reference(other).entry([]).tensors
     with pytest.raises(ReferenceMismatchError):
         read_with(archive_by_hand(frames, {**index, "reference": {"tensors": about}}), other)
+    wrong["reference"]["name"] = "\x1b[2J\ud800"  # no message prints it as it is
+    with pytest.raises(ReferenceMismatchError, match=r"made with '\\x1b\[2J\\ud800' \(tensors"):
+        reader_of(archive_by_hand(frames, wrong)).tensors()
+    assert (
+        r"needs the reference '\x1b[2J\ud800'"
+        in reader_of(archive_by_hand(frames, wrong)).info().table()
+    )
     # Names that lead elsewhere.
     renamed = {**index, "tensors": [{"name": "v", "frame": 0}]}
     with pytest.raises(ReferenceMismatchError, match="no tensor 'v'"):

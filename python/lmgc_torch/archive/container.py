@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmgc_torch.errors import CorruptArchiveError
+from lmgc_torch.frame_info import printable
 
 VERSION = 1
 MAGIC = b"LMGA"
@@ -79,7 +80,7 @@ class ReferenceEntry:
     name: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name or 'a reference'} (tensors {self.tensors[:16]})"
+        return f"{printable(self.name or 'a reference')} (tensors {self.tensors[:16]})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from lmgc_torch.archive import objects
 from lmgc_torch.archive.container import ReferenceEntry, is_archive, is_frame
 from lmgc_torch.archive.identity import Needed, digest, identity
 from lmgc_torch.archive.reader import ArchiveReader
-from lmgc_torch.errors import ReferenceMismatchError
+from lmgc_torch.errors import LmgcError, ReferenceMismatchError
 
 ReferenceLike: TypeAlias = Mapping[Any, Any] | str | os.PathLike[str]
 
@@ -67,8 +67,10 @@ class Reference:
         data = files.map_file(path)
         view = data.numpy().data
         if is_archive(view) or is_frame(view):
-            reader = ArchiveReader(data, prior=prior)
-            if reader.needs_reference:
+            with _named(path.name):
+                reader = ArchiveReader(data, prior=prior)
+                needs = reader.needs_reference
+            if needs:
                 raise ValueError(
                     f"the reference {path.name} needs a reference itself: decompress it to a file "
                     "that needs none"
@@ -80,15 +82,21 @@ class Reference:
             raise ValueError(str(error)) from error
 
     def tensor(self, needed: Needed) -> torch.Tensor | None:
-        """Returns the tensor of that name, on the CPU, if it has that type and shape."""
+        """Returns the tensor of that name, on the CPU, if it has that type and shape.
+
+        Raises:
+            CorruptFrameError: It is damaged.
+            PriorMismatchError: It was made with another prior.
+        """
         name, dtype, shape = needed
         if isinstance(self._tensors, ArchiveReader):
             try:
                 position = self._tensors.position(name)
             except KeyError:
                 return None
-            found = self._tensors.tensor_info(position).dtype, self._tensors.shape(position)
-            return self._tensors.tensor(position) if found == (dtype, shape) else None
+            with _named(self.name):
+                found = self._tensors.tensor_info(position).dtype, self._tensors.shape(position)
+                return self._tensors.tensor(position) if found == (dtype, shape) else None
         tensor = self._tensors.get(name)
         if tensor is None or (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
             return None
@@ -123,6 +131,15 @@ class Reference:
         found = self.entry(digests)
         if found.tensors != entry.tensors:
             raise ReferenceMismatchError(f"the archive was made with {entry}, not with {found}")
+
+
+@contextlib.contextmanager
+def _named(name: str | None) -> Iterator[None]:
+    """Says in the library's errors that they are of the reference."""
+    try:
+        yield
+    except LmgcError as error:
+        raise type(error)(f"the reference {name}: {error}") from error
 
 
 def keep_apart(output: str | os.PathLike[str], base: ReferenceLike | None) -> None:
