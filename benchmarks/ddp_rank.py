@@ -41,7 +41,7 @@ TIMEOUT = timedelta(minutes=3)
 
 COMPUTE, PLAIN = "compute", "plain"
 LOSSY = ("bf16", "powersgd")  # hooks of torch, for fp32
-METHODS = ("auto", "planes", "scale", "lowrank", "raw")  # of our hook
+METHODS = ("auto", "planes", "scale", "lowrank", "past", "raw")  # of our hook
 MATCHED = "auto, matched"  # ours, with plain's bits whatever the number of ranks
 COMMUNICATIONS = (COMPUTE, PLAIN, *LOSSY, *METHODS, MATCHED)
 
