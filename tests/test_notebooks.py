@@ -1,0 +1,61 @@
+"""The notebooks that compute what they show: run with small sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import helpers
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "examples" / "notebooks"
+
+
+@pytest.fixture
+def plots(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of axes of the plots that a notebook shows."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    shown: list[int] = []
+
+    def show() -> None:
+        shown.extend(len(pyplot.figure(number).axes) for number in pyplot.get_fignums())
+        pyplot.close("all")
+
+    monkeypatch.setattr(pyplot, "show", show)
+    monkeypatch.setenv("LMGC_QUICK", "1")
+    return shown
+
+
+def rows(table: object) -> dict[str, list[float]]:
+    """A table in Markdown: its first column to the numbers of the others."""
+    lines = [line.strip("| ").split(" | ") for line in str(table).splitlines()[2:]]
+    return {name: [float(cell.strip("*")) for cell in cells] for name, *cells in lines}
+
+
+def test_quick_start(
+    plots: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods, warm = helpers.run_notebook(NOTEBOOKS / "quick_start.ipynb", monkeypatch)
+    for row in rows(methods).values():
+        raw, planes, scale, lmgc, lowrank, auto, lm = row
+        assert raw > planes > lowrank >= auto >= lm
+        assert 20 < lm < scale < 100
+        assert lmgc < 100
+    assert len(rows(warm)) == 4
+    assert plots == [1]
+    assert "every bit came back" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_outputs_are_whole_and_speak_of_no_machine(path: Path) -> None:
+    text = path.read_text()
+    notebook = json.loads(text)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert outputs
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert not any(output.get("name") == "stderr" for output in outputs)
+    for place in ("/home/", "/root/", "/tmp/", "/Users/", str(Path.home()) + "/"):
+        assert place not in text
