@@ -59,3 +59,14 @@ def test_outputs_are_whole_and_speak_of_no_machine(path: Path) -> None:
     assert not any(output.get("name") == "stderr" for output in outputs)
     for place in ("/home/", "/root/", "/tmp/", "/Users/", str(Path.home()) + "/"):
         assert place not in text
+
+
+def test_why_gradients_compress(plots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = helpers.run_notebook(NOTEBOOKS / "why_gradients_compress.ipynb", monkeypatch)
+    _, sizes, _, halves = shown
+    for name, (floor, planes, scale, lowrank) in rows(sizes).items():
+        assert lowrank <= scale < 100, name
+        assert 60 < floor < 100
+        assert 60 < planes < 100
+    assert set(rows(halves)) == {"GPT", "ViT", "ConvNet"}
+    assert plots == [1, 2, 1, 3, 1]
