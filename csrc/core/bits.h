@@ -63,6 +63,13 @@ class BitReader {
     return ok_ ? zeros : 0;
   }
 
+  // For those who read many at a time: where the bits are, how many were read, and to read on from
+  // there. `used` is between used() and those there are.
+  const std::uint8_t* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  std::uint64_t used() const { return used_; }
+  void move_to(std::uint64_t used) { used_ = used; }
+
   bool ok() const { return ok_; }
   // Bytes of which some bit was read.
   std::size_t bytes_used() const { return static_cast<std::size_t>((used_ + 7) / 8); }

@@ -131,6 +131,9 @@ void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat pla
 const void* word_at(const void* words, int bytes, std::int64_t index) {
   return static_cast<const std::uint8_t*>(words) + bytes * index;
 }
+void* word_at(void* words, int bytes, std::int64_t index) {
+  return static_cast<std::uint8_t*>(words) + bytes * index;
+}
 
 DigitsBlock split_runs(const FixedKernels& kernels, const FixedInput& input, const FixedHead& head,
                        std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
@@ -177,13 +180,17 @@ bool join_runs(const FixedKernels& kernels, const FixedSource& source, FloatForm
                [&](const FixedRun& run, std::int64_t at) {
                  // Once more rather than kept: it takes less time than the memory does.
                  kernels.bins(run, bins);
-                 for (int i = 0; i < run.count; ++i) {
+                 const std::uint8_t* const own = symbols.data() + (at - first);
+                 TailSource rest{bits.data(), bits.size(), bits.used()};
+                 const int joined =
+                     kernels.join(run, bins, own, rest, word_at(words, plain_format.bytes, at));
+                 bits.move_to(rest.used);
+                 for (int i = joined; i < run.count; ++i) {
                    Bin bin;
                    bin.quantum = bins.quantum[i];
                    bin.place = bins.place[i];
                    store_word(words, plain_format.bytes, at + i,
-                              join_element(symbols[static_cast<std::size_t>(at - first + i)], bin,
-                                           format, tail));
+                              join_element(own[i], bin, format, tail));
                  }
                });
   return bits.only_padding_left();

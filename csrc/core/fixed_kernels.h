@@ -38,6 +38,12 @@ struct TailBits {
 };
 inline constexpr int most_tail_bytes = 7;  // of an element
 
+// Where tails come from: `used` bits of `size` bytes have been read.
+struct TailSource {
+  const std::uint8_t* data = nullptr;
+  std::uint64_t size = 0, used = 0;
+};
+
 struct FixedKernels {
   void (*bins)(const FixedRun& run, FixedBins& bins);
   // residual_level() of each element.
@@ -46,6 +52,10 @@ struct FixedKernels {
   // overwritten at tails.at.
   void (*split)(const FixedRun& run, const FixedBins& bins, const void* words,
                 std::uint8_t* symbols, TailBits& tails);
+  // Words of join_element() for the first elements, and how many these are: it ends where the tails
+  // of the next few might lie beyond the end.
+  int (*join)(const FixedRun& run, const FixedBins& bins, const std::uint8_t* symbols,
+              TailSource& tails, void* words);
   // Adds level_term() of the levels of one row, and how many have one, to *sum and *counted;
   // `others` (null: zeros) are the columns' levels, `own` the row's.
   void (*row_terms)(const std::int16_t* levels, const std::int32_t* others, std::int32_t own,

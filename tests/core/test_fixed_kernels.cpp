@@ -136,6 +136,55 @@ TEST_CASE("fixed kernels do what the functions of one element do") {
   }
 }
 
+// Any symbols and any tails, up to their very end.
+TEST_CASE("fixed kernels join what the function of one element joins") {
+  const FixedKernels* const kernels = fixed_kernels();
+  if (kernels == nullptr) return;
+  std::mt19937_64 random(7);
+  for (const FloatFormat plain : formats) {
+    const FixedFormat format(plain);
+    for (int round = 0; round < 300; ++round) {
+      const int count = round % 3 == 0 ? run_elements : static_cast<int>(random() % 40 + 1);
+      const Case own(plain, count, round % 2 == 0, random);
+      FixedBins bins;
+      kernels->bins(own.run, bins);
+      std::vector<std::uint8_t> symbols(static_cast<std::size_t>(count)),
+          tails(symbols.size() * most_tail_bytes + random() % 200);
+      for (std::size_t i = 0; i < symbols.size(); ++i) {
+        // Those next to zero, whose tails have octaves, more often than others.
+        const std::int64_t next_to_zero = symbol_origin - bins.place[i] - (random() % 2 == 0);
+        const bool near = random() % 3 == 0 && next_to_zero > 2 && next_to_zero < 256;
+        symbols[i] = static_cast<std::uint8_t>(
+            near ? next_to_zero
+                 : static_cast<std::int64_t>(random() % (random() % 4 == 0 ? 3 : 256)));
+      }
+      const std::uint64_t sparse = round % 4 == 0 ? random() & random() & random() : ~0ull;
+      for (auto& byte : tails) byte = static_cast<std::uint8_t>(random() & random() & sparse);
+      BitReader reader(tails.data(), tails.size());
+      reader.get(static_cast<int>(random() % 8));
+
+      TailSource source{reader.data(), reader.size(), reader.used()};
+      std::vector<std::uint8_t> words(own.bytes.size() + 1, 0xee);
+      const int joined = kernels->join(own.run, bins, symbols.data(), source, words.data());
+      REQUIRE(joined <= count);
+      REQUIRE((joined == count || 8 * tails.size() - source.used < 8 * 16 * 9));
+      TailReader tail{reader};
+      for (int i = 0; i < joined; ++i) {
+        const auto k = static_cast<std::size_t>(i);
+        Bin bin;
+        bin.quantum = bins.quantum[i];
+        bin.place = bins.place[i];
+        const std::uint64_t word = load_word(words.data(), plain.bytes, i);
+        REQUIRE(word == join_element(symbols[k], bin, format, tail));
+      }
+      REQUIRE(reader.ok());
+      REQUIRE(source.used == reader.used());
+      for (std::size_t k = static_cast<std::size_t>(joined) * plain.bytes; k < words.size(); ++k)
+        REQUIRE(words[k] == 0xee);
+    }
+  }
+}
+
 TEST_CASE("fixed kernels sum the terms of levels") {
   const FixedKernels* const kernels = fixed_kernels();
   if (kernels == nullptr) return;
