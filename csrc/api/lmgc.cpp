@@ -93,17 +93,19 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const CompressOption
     if (options.reference && (remembers || options.method == "scale")) {
       TORCH_CHECK_VALUE(!options.past && !warm_start,
                         "a reference goes neither with a past frame nor with a warm start");
-      return ops::compress_reference(tensors, *options.reference, options.method, options.metadata);
+      return ops::compress_reference(tensors, *options.reference, options.method, options.effort,
+                                     options.metadata);
     }
     if (options.past && remembers) {
       return ops::compress_past(tensors, Access::of(*options.past), warm_start, options.method,
-                                options.metadata);
+                                options.effort, options.metadata);
     }
     if (warm_start && remembers)
-      return ops::compress_warm(tensors, *warm_start, options.method, options.metadata);
+      return ops::compress_warm(tensors, *warm_start, options.method, options.effort,
+                                options.metadata);
     return ops::compress(tensors, Access::of(options.prior), options.method, "none", 0, "big",
                          "disjoint", options.lane_elements, true, options.memory_limit,
-                         options.metadata);
+                         options.effort, options.metadata);
   });
 }
 

@@ -211,9 +211,11 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
                     const std::string& window, std::int64_t lane_elements, bool bypass,
-                    std::int64_t memory_limit, const std::string& metadata, WarmStart* warm_start,
-                    PastFrame* past, const std::vector<at::Tensor>* references) {
+                    std::int64_t memory_limit, std::int64_t effort, const std::string& metadata,
+                    WarmStart* warm_start, PastFrame* past,
+                    const std::vector<at::Tensor>* references) {
   const Choice choice = parse_method(method);
+  const SearchLimits limits = search_limits(effort);
   const LmgcOptions options{parse_options(separator, bytes_per_group, byte_order),
                             parse_window(window), lane_elements, bypass, memory_limit};
   TORCH_CHECK_VALUE(
@@ -253,7 +255,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     use_lmgc(**prior, bytes, options, frame);
   } else if (choice == Choice::lm) {
     (*prior)->digit_features();  // likewise
-    const FixedHeads heads = use_tables(Tables::all, bytes, device, {}, frame);
+    const FixedHeads heads = use_tables(Tables::all, bytes, device, {}, limits, frame);
     use_lm(**prior, bytes, heads, {lane_elements, memory_limit}, frame);
   } else if (choice != Choice::raw) {
     const auto lock_of = [](auto* shared) {
@@ -266,7 +268,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     if (warm_start != nullptr) beside.memories = &warm_start->recall(frame.header.tensors, device);
     if (past != nullptr && past->identity.has_value()) beside.past = &past->tensors;
     beside.references = references;
-    const FixedHeads heads = use_tables(tables_of(choice), bytes, device, beside, frame);
+    const FixedHeads heads = use_tables(tables_of(choice), bytes, device, beside, limits, frame);
     for (std::size_t i = 0; i < heads.size(); ++i) {
       if (is_fixed(frame.header.tensors[i].method) && heads[i]->reference.is_there)
         frame.header.has_references = true;
@@ -287,7 +289,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
         "this prior does not compute the same probabilities twice; the tensors were compressed "
         "with method 'auto' instead, which needs no prior");
     frame.header.has_prior = false;
-    use_tables(Tables::all, bytes, device, {}, frame);
+    use_tables(Tables::all, bytes, device, {}, limits, frame);
     out = assemble(frame, device);
   }
   return out;
@@ -299,34 +301,35 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
                     const std::string& window, std::int64_t lane_elements, bool bypass,
-                    std::int64_t memory_limit, const std::string& metadata) {
+                    std::int64_t memory_limit, std::int64_t effort, const std::string& metadata) {
   return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
-                  lane_elements, bypass, memory_limit, metadata, nullptr, nullptr, nullptr);
+                  lane_elements, bypass, memory_limit, effort, metadata, nullptr, nullptr, nullptr);
 }
 
 namespace {
 
 at::Tensor compress_next(const std::vector<at::Tensor>& tensors, const std::string& method,
-                         const std::string& metadata, WarmStart* warm_start, PastFrame* past) {
+                         std::int64_t effort, const std::string& metadata, WarmStart* warm_start,
+                         PastFrame* past) {
   TORCH_CHECK_VALUE(method == "auto" || method == "lowrank", "method is '", method,
                     "': warm starts and past frames are for 'auto' and 'lowrank'");
   return compress(tensors, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
-                  std::int64_t{256} << 20, metadata, warm_start, past, nullptr);
+                  std::int64_t{256} << 20, effort, metadata, warm_start, past, nullptr);
 }
 
 }  // namespace
 
 at::Tensor compress_warm(const std::vector<at::Tensor>& tensors,
                          const c10::intrusive_ptr<WarmStart>& warm_start, const std::string& method,
-                         const std::string& metadata) {
-  return compress_next(tensors, method, metadata, warm_start.get(), nullptr);
+                         std::int64_t effort, const std::string& metadata) {
+  return compress_next(tensors, method, effort, metadata, warm_start.get(), nullptr);
 }
 
 at::Tensor compress_past(const std::vector<at::Tensor>& tensors,
                          const c10::intrusive_ptr<PastFrame>& past,
                          const OptionalWarmStart& warm_start, const std::string& method,
-                         const std::string& metadata) {
-  return compress_next(tensors, method, metadata,
+                         std::int64_t effort, const std::string& metadata) {
+  return compress_next(tensors, method, effort, metadata,
                        warm_start.has_value() ? warm_start->get() : nullptr, past.get());
 }
 
@@ -348,7 +351,7 @@ std::vector<at::Tensor> reference_bytes(const std::vector<at::Tensor>& reference
 
 at::Tensor compress_reference(const std::vector<at::Tensor>& tensors,
                               const std::vector<at::Tensor>& reference, const std::string& method,
-                              const std::string& metadata) {
+                              std::int64_t effort, const std::string& metadata) {
   TORCH_CHECK_VALUE(method == "auto" || method == "lowrank" || method == "scale", "method is '",
                     method, "': references are for 'auto', 'lowrank' and 'scale'");
   const std::vector<at::Tensor> inputs = plain_tensors(tensors);
@@ -363,7 +366,7 @@ at::Tensor compress_reference(const std::vector<at::Tensor>& tensors,
   const std::vector<at::Tensor> references = reference_bytes(reference, types, sizes);
   const at::Tensor frame =
       compress(host, std::nullopt, method, "none", 0, "big", "disjoint", 0, true,
-               std::int64_t{256} << 20, metadata, nullptr, nullptr, &references);
+               std::int64_t{256} << 20, effort, metadata, nullptr, nullptr, &references);
   return inputs.empty() ? frame : frame.to(inputs[0].device());
 }
 
@@ -372,9 +375,9 @@ at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
                                const std::string& separator, std::int64_t bytes_per_group,
                                const std::string& byte_order, const std::string& window,
                                std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
-                               const std::string& metadata) {
+                               std::int64_t effort, const std::string& metadata) {
   return compress(tensors, prior, method, separator, bytes_per_group, byte_order, window,
-                  lane_elements, bypass, memory_limit, metadata);
+                  lane_elements, bypass, memory_limit, effort, metadata);
 }
 
 }  // namespace lmgc::ops

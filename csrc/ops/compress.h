@@ -23,7 +23,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
                     const std::string& method, const std::string& separator,
                     std::int64_t bytes_per_group, const std::string& byte_order,
                     const std::string& window, std::int64_t lane_elements, bool bypass,
-                    std::int64_t memory_limit, const std::string& metadata);
+                    std::int64_t memory_limit, std::int64_t effort, const std::string& metadata);
 
 // The same for the overload `compress.prior`.
 at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
@@ -31,28 +31,28 @@ at::Tensor compress_with_prior(const std::vector<at::Tensor>& tensors,
                                const std::string& separator, std::int64_t bytes_per_group,
                                const std::string& byte_order, const std::string& window,
                                std::int64_t lane_elements, bool bypass, std::int64_t memory_limit,
-                               const std::string& metadata);
+                               std::int64_t effort, const std::string& metadata);
 
 // The same, methods auto and lowrank only, for the overload `compress.warm`: starts from what
 // `warm_start` knows of the last list, and leaves there what it finds. Takes turns with other calls
 // that share it.
 at::Tensor compress_warm(const std::vector<at::Tensor>& tensors,
                          const c10::intrusive_ptr<WarmStart>& warm_start, const std::string& method,
-                         const std::string& metadata);
+                         std::int64_t effort, const std::string& metadata);
 
 // The same for the overload `compress.past`: the frame may refer to the one that `past` holds, and
 // takes its place there.
 at::Tensor compress_past(const std::vector<at::Tensor>& tensors,
                          const c10::intrusive_ptr<PastFrame>& past,
                          const OptionalWarmStart& warm_start, const std::string& method,
-                         const std::string& metadata);
+                         std::int64_t effort, const std::string& metadata);
 
 // The same, methods auto, lowrank and scale only, for the overload `compress.reference`: tensors
 // may be told relative to those of `reference` at the same place, where these are of the same type
 // and sizes. Works on the CPU.
 at::Tensor compress_reference(const std::vector<at::Tensor>& tensors,
                               const std::vector<at::Tensor>& reference, const std::string& method,
-                              const std::string& metadata);
+                              std::int64_t effort, const std::string& metadata);
 // References' bytes on the CPU; undefined where they do not suit a tensor of this type and sizes.
 std::vector<at::Tensor> reference_bytes(const std::vector<at::Tensor>& references,
                                         const std::vector<at::ScalarType>& types,

@@ -50,30 +50,28 @@ at::Tensor wide(const at::Tensor& words, FloatFormat format) {
 }  // namespace
 
 DeltaPlan plan_delta(const at::Tensor& bytes, const at::Tensor& reference, FloatFormat format,
-                     Spare spare, const std::vector<std::int64_t>& sizes, bool low_rank) {
+                     Spare spare, const std::vector<std::int64_t>& sizes,
+                     const SearchLimits* limits) {
   DeltaPlan plan;
   plan.checksum = static_cast<std::uint32_t>(checksum_of(reference));
   const at::Tensor own = wide(bytes.view(word_type(format)), format);
   const at::Tensor other = wide(reference.view(word_type(format)), format);
   plan.factor = factor_of(own, other);
-  if (!low_rank || matrix_shape(sizes.data(), sizes.size()).flat) return plan;
+  if (limits == nullptr || matrix_shape(sizes.data(), sizes.size()).flat) return plan;
   const at::Tensor difference = own - other * (static_cast<double>(plan.factor) / delta_one);
-  double bits = 0;
+  std::vector<View> views;
   for (const bool by_dimension_1 : {false, true}) {
     if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
     const FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     if (view.shape.elements == 0) break;
     const FloatFormat as_float = float_format(format.bytes == 8 ? DType::float64 : DType::float32);
-    const at::Tensor matrix = live_words(difference.view(at::kByte), as_float, sizes, view.head)
-                                  .view(float_type(as_float));
-    const at::Tensor elements = wide(view.live, format);
-    LowRankFit fit = fit_low_rank(matrix, shortened(format, spare), elements);
-    if (fit.low_rank.factors.rank == 0) continue;
-    if (plan.fixed.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
-    bits = fit.bits;
-    plan.fixed.by_dimension_1 = by_dimension_1;
-    plan.fixed.low_rank = std::move(fit.low_rank);
+    views.push_back({live_words(difference.view(at::kByte), as_float, sizes, view.head)
+                         .view(float_type(as_float)),
+                     wide(view.live, format)});
   }
+  LowRankFit fit = fit_low_rank(views, shortened(format, spare), *limits);
+  plan.fixed.by_dimension_1 = fit.view == 1;
+  plan.fixed.low_rank = std::move(fit.low_rank);
   return plan;
 }
 

@@ -21,10 +21,12 @@ struct DeltaPlan {
 };
 
 // Looks for a prediction of `bytes` from those of a tensor of the same type and sizes, both
-// contiguous on the CPU and non-empty. `low_rank`: of the difference, too. Not to be called from a
+// contiguous on the CPU and non-empty. `limits`: of the search for a product that predicts the
+// difference; null: there is none. Not to be called from a
 // parallel region.
 DeltaPlan plan_delta(const at::Tensor& bytes, const at::Tensor& reference, FloatFormat format,
-                     Spare spare, const std::vector<std::int64_t>& sizes, bool low_rank);
+                     Spare spare, const std::vector<std::int64_t>& sizes,
+                     const SearchLimits* limits);
 
 // The smaller section of with and without the product.
 FixedResult encode_delta_section(const at::Tensor& bytes, const at::Tensor& reference,

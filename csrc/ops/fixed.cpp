@@ -162,27 +162,27 @@ FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have
 }
 
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
-                     const std::vector<std::int64_t>& sizes) {
-  FixedPlan plan;
-  if (matrix_shape(sizes.data(), sizes.size()).flat) return plan;
-  double bits = 0;
+                     const std::vector<std::int64_t>& sizes, const SearchLimits& limits) {
+  if (matrix_shape(sizes.data(), sizes.size()).flat) return {};
+  std::vector<FixedView> views;
+  std::vector<View> matrices;
   for (const bool by_dimension_1 : {false, true}) {
     if (by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) break;
     FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     if (view.shape.elements == 0) break;
-    LowRankFit fit = fit_low_rank(view.live.view(float_type(format)), shortened(format, spare));
-    if (fit.low_rank.factors.rank == 0) continue;
-    if (plan.low_rank.factors.rank != 0 && fit.bits >= bits) continue;
-    bits = fit.bits;
-    plan = {by_dimension_1,
-            std::move(fit.low_rank),
-            fit.in_double,
-            std::move(view.head.dead_rows),
-            std::move(view.head.dead_columns),
-            {},
-            {}};
+    matrices.push_back({view.live.view(float_type(format)), {}});
+    views.push_back(std::move(view));
   }
-  return plan;
+  LowRankFit fit = fit_low_rank(matrices, shortened(format, spare), limits);
+  if (fit.low_rank.factors.rank == 0) return {};
+  FixedHead& head = views[fit.view].head;
+  return {head.by_dimension_1,
+          std::move(fit.low_rank),
+          fit.in_double,
+          std::move(head.dead_rows),
+          std::move(head.dead_columns),
+          {},
+          {}};
 }
 
 void project_fixed(const PastFactors& past, FixedPlan& plan) {
@@ -223,7 +223,7 @@ void take_weights(const std::vector<std::int16_t>& scales, const std::vector<boo
 
 std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                       const std::vector<std::int64_t>& sizes,
-                                      const FixedMemory& memory) {
+                                      const FixedMemory& memory, const SearchLimits& limits) {
   if (memory.fit.rank == 0) return std::nullopt;
   FixedView view = view_of(bytes, format, sizes, memory.by_dimension_1);
   if (view.shape.elements == 0) return FixedPlan{};
@@ -231,7 +231,7 @@ std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat forma
                  live_of(memory.fit.row_weights, view.head.dead_rows),
                  live_of(memory.fit.column_weights, view.head.dead_columns)};
   std::optional<LowRankFit> fit =
-      refit_low_rank(view.live.view(float_type(format)), shortened(format, spare), live);
+      refit_low_rank(view.live.view(float_type(format)), shortened(format, spare), live, limits);
   if (!fit.has_value()) return std::nullopt;
   return FixedPlan{memory.by_dimension_1,
                    std::move(fit->low_rank),

@@ -31,7 +31,7 @@ struct FixedPlan {
 // `format`, which can spare `spare`, in a tensor of `sizes`. Not to be called from a parallel
 // region: LAPACK's own threads may wait for ever in one.
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
-                     const std::vector<std::int64_t>& sizes);
+                     const std::vector<std::int64_t>& sizes, const SearchLimits& limits);
 
 // Adds projections on the factors of a past frame to a plan, where they pay. Not to be called from
 // a parallel region either.
@@ -48,7 +48,7 @@ struct FixedMemory {
 // not tell.
 std::optional<FixedPlan> replan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                                       const std::vector<std::int64_t>& sizes,
-                                      const FixedMemory& memory);
+                                      const FixedMemory& memory, const SearchLimits& limits);
 
 // Takes down how a tensor was coded by `plan`.
 void remember_fixed(const FixedPlan& plan, const FixedHead& head,

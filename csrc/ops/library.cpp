@@ -17,7 +17,7 @@
 #define COMPRESS_OPTIONS                                                                         \
   ", str separator=\"none\", int bytes_per_group=0, str byte_order=\"big\","                     \
   " str window=\"disjoint\", int lane_elements=0, bool bypass=True, int memory_limit=268435456," \
-  " str metadata=\"\") -> Tensor"
+  " int effort=5, str metadata=\"\") -> Tensor"
 
 TORCH_LIBRARY(lmgc, m) {
   using namespace lmgc::ops;
@@ -32,14 +32,14 @@ TORCH_LIBRARY(lmgc, m) {
   m.def("compress.prior(Tensor[] tensors, " PRIOR " prior, *, str method=\"lmgc\"" COMPRESS_OPTIONS,
         {at::Tag::pt2_compliant_tag});
   m.def("compress.warm(Tensor[] tensors, " WARM_START
-        " warm_start, *, str method=\"auto\", str metadata=\"\") -> Tensor",
+        " warm_start, *, str method=\"auto\", int effort=5, str metadata=\"\") -> Tensor",
         {at::Tag::pt2_compliant_tag});
   m.def("compress.past(Tensor[] tensors, " PAST_FRAME " past, " WARM_START
-        "? warm_start=None, *, str method=\"auto\", str metadata=\"\") -> Tensor",
+        "? warm_start=None, *, str method=\"auto\", int effort=5, str metadata=\"\") -> Tensor",
         {at::Tag::pt2_compliant_tag});
   m.def(
       "compress.reference(Tensor[] tensors, Tensor[] reference, *, str method=\"auto\","
-      " str metadata=\"\") -> Tensor",
+      " int effort=5, str metadata=\"\") -> Tensor",
       {at::Tag::pt2_compliant_tag});
   m.def("decompress(Tensor data, " PRIOR "? prior=None) -> Tensor[]", {at::Tag::pt2_compliant_tag});
   m.def("decompress.past(Tensor data, " PAST_FRAME " past) -> Tensor[]",

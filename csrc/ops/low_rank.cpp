@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/dense.h"
 #include "ops/rank_choice.h"
 #include "ops/spectrum.h"
 
@@ -15,9 +16,6 @@ namespace {
 
 constexpr std::int64_t least_side = 4;  // of a matrix worth a fit
 constexpr std::int64_t least_elements = 1024;
-constexpr std::int64_t most_exact_side = 640;  // up to here the whole spectrum is cheap
-// Components that are looked at where it is not: time is as the number of elements times this.
-constexpr std::int64_t most_components = 192;
 constexpr std::int64_t oversampling = 8;
 constexpr double spare_share =
     0.0015;  // of a matrix's bits: what a refit gives for fewer components
@@ -47,11 +45,11 @@ struct Source {
 };
 
 // From the spectrum of a matrix in its weights to the integers that predict it.
-LowRankFit finish(const Spectrum& spectrum, const at::Tensor& matrix, const Weights& weights,
-                  const Grid& grid, double spare_bits, const at::Tensor& elements) {
-  const RankChoice choice = choose_rank(
-      spectrum, precisions_of(elements, weights, grid), static_cast<double>(matrix.size(0)),
-      static_cast<double>(matrix.size(1)), grid.mantissa, spare_bits);
+LowRankFit finish(const Spectrum& spectrum, const Weights& weights, const Grid& grid,
+                  double spare_bits, const Precisions& precisions) {
+  const RankChoice choice =
+      choose_rank(spectrum, precisions, static_cast<double>(weights.rows.size(0)),
+                  static_cast<double>(weights.columns.size(1)), grid.mantissa, spare_bits);
   LowRankFit fit;
   fit.bits = choice.bits;
   if (choice.rank == 0) return fit;
@@ -59,6 +57,16 @@ LowRankFit finish(const Spectrum& spectrum, const at::Tensor& matrix, const Weig
   if (factors.rank == 0) return fit;
   fit.low_rank = {std::move(factors), to_exponents(weights.rows), to_exponents(weights.columns)};
   return fit;
+}
+
+// body(sample, weights) of some of the elements.
+template <class Body>
+Precisions sample_of(const at::Tensor& matrix, const Weights& weights, const Body& body) {
+  constexpr std::int64_t most_rows = 64, most_columns = 512;
+  const at::Tensor rows = spread(matrix.size(0), most_rows, matrix.device());
+  const at::Tensor columns = spread(matrix.size(1), most_columns, matrix.device());
+  return body(matrix.index_select(0, rows).index_select(1, columns),
+              {weights.rows.index_select(0, rows), weights.columns.index_select(1, columns)});
 }
 
 // The rows of what was fitted are the matrix's shorter side: back to its own.
@@ -71,117 +79,197 @@ bool is_worth_a_fit(const at::Tensor& matrix) {
   return std::min(matrix.size(0), matrix.size(1)) >= least_side && matrix.numel() >= least_elements;
 }
 
-// Works in one copy of the matrix, of the type `work`, which is made anew rather than kept twice.
+// Works in one copy of the matrix, in the type `work`.
 class Fit {
  public:
-  Fit(const Source& source, at::ScalarType work, const Grid& grid)
-      : source_(source), work_(work), grid_(grid) {}
+  Fit(Source source, at::ScalarType work, const Grid& grid, const SearchLimits& limits)
+      : source_(std::move(source)), work_(work), grid_(grid), limits_(limits) {}
+
+  // A look at the matrix in weights that are its own: says what to expect, and what the weights of
+  // a prediction's residual are, which suit best.
+  void look_first() {
+    matrix_ = source_.copy(work_);
+    const at::Tensor squares = matrix_.square();
+    weights_ = balance({{}, squares}, {{}, squares});
+    scale_(matrix_, weights_);
+    const double total = sum_of_squares(matrix_);
+    const Look first = look(matrix_, signed_sums(matrix_, first_count()));
+    seen_ = first.seen;
+
+    constexpr std::int64_t most_lines = 128;
+    const at::Tensor rows = spread(matrix_.size(0), most_lines, matrix_.device());
+    const at::Tensor columns = spread(matrix_.size(1), most_lines, matrix_.device());
+    const at::Tensor of_rows =
+        (matrix_.index_select(0, rows) - product(first.basis.index_select(0, rows), first.seen))
+            .square_();
+    const at::Tensor of_columns = (matrix_.index_select(1, columns) -
+                                   product(first.basis, first.seen.index_select(1, columns)))
+                                      .square_();
+    const double left = of_columns.sum().item<double>() * static_cast<double>(matrix_.size(1)) /
+                        static_cast<double>(columns.size(0));
+    needs_double_ = work_ == at::kFloat && left < 1e-11 * total;
+    change_ = balance({rows, of_rows}, {columns, of_columns});
+    limit_change(change_.rows);
+    limit_change(change_.columns);
+    expect(total);
+  }
 
   // Whether what a prediction leaves drowns in the work type's rounding.
-  bool needs_double = false;
+  bool needs_double() const { return needs_double_; }
+  double expected_bits() const { return expected_.bits; }
 
   LowRankFit run() {
-    matrix_ = source_.copy(work_);
-    Weights weights = balance(matrix_.square_());
-    take_copy(weights);
-    // The weights that suit best are those of the residual, which a first look tells.
-    const Sketch first =
-        sketch(matrix_, random_start(matrix_.size(1), first_count(), matrix_.options()));
-    matrix_.addmm_(first.basis, first.seen, 1, -1).square_();
-    if (work_ == at::kFloat) {
-      const double captured = first.seen.square().sum().item<double>();
-      needs_double = matrix_.sum().item<double>() < 1e-11 * captured;
-      if (needs_double) return {};
-    }
-    const Weights change = balance(matrix_);
-    weights = {weights.rows + change.rows, weights.columns + change.columns};
-    take_copy(weights);
-    const Spectrum spectrum =
-        exact() ? exact_spectrum(matrix_)
-                : leading_spectrum(matrix_, sum_of_squares(matrix_), better_start(first, change));
-    at::Tensor elements = matrix_;
-    if (source_.elements.defined()) {
-      elements = source_.copy_of(source_.elements, work_);
-      scale_(elements, weights);
-    }
-    LowRankFit fit = finish(spectrum, matrix_, weights, grid_, 0, elements);
+    LowRankFit fit;
+    fit.bits = expected_.bits;
+    fit.in_double = work_ == at::kDouble;
+    if (expected_.rank == 0) return fit;
+    scale_(matrix_, change_);
+    weights_ = {weights_.rows + change_.rows, weights_.columns + change_.columns};
+    fit = finish(spectrum(), weights_, grid_, 0, precisions());
     fit.in_double = work_ == at::kDouble;
     return fit;
   }
 
  private:
-  bool exact() const { return matrix_.size(0) <= most_exact_side; }
+  std::int64_t rows() const { return matrix_.size(0); }
   // Components that the first look takes away: about as many as a section will.
   std::int64_t first_count() const {
-    return std::min(matrix_.size(0), std::min(matrix_.size(0) / 4, most_components) + oversampling);
+    return std::min(rows(), std::min(rows() / 4, limits_.most_components * 3 / 4) + oversampling);
   }
-  // The right singular vectors that the first look found, in the new weights, and a few more.
-  at::Tensor better_start(const Sketch& first, const Weights& change) const {
-    const at::Tensor found = (first.seen * at::exp2(-change.columns)).t();
-    const at::Tensor more =
-        random_start(matrix_.size(1), first.basis.size(1) / 3, matrix_.options());
-    // Of the size of the others, so that none drowns.
-    return at::cat({found / found.norm(2, {0}, true).clamp_min(1e-30), more * 1e-2}, 1);
+  // Weights of lines of which hardly anything is left, or of which the sample holds nothing.
+  static void limit_change(at::Tensor& exponents) {
+    constexpr double most = 8;
+    exponents.clamp_min_(exponents.median().item<double>() - most);
   }
 
-  void take_copy(const Weights& weights) {
-    matrix_ = at::Tensor();
-    matrix_ = source_.copy(work_);
-    scale_(matrix_, weights);
+  // What the first look lets expect, estimated from some of the columns.
+  void expect(double total) {
+    constexpr std::int64_t most_columns = 1024;
+    const at::Tensor columns = spread(seen_.size(1), most_columns, seen_.device());
+    const double share = static_cast<double>(columns.size(0)) / static_cast<double>(seen_.size(1));
+    Spectrum spectrum;
+    spectrum.total = total;
+    spectrum.squares =
+        to_doubles(eigen(gram(seen_.index_select(1, columns), work_)).values.clamp_min_(0) / share);
+    expected_ = choose_rank(spectrum, precisions(), static_cast<double>(rows()),
+                            static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
   }
 
-  const Source& source_;
+  Precisions precisions() const {
+    const at::Tensor& elements = source_.elements.defined() ? source_.elements : source_.matrix;
+    return sample_of(elements, weights_, [&](const at::Tensor& sample, const Weights& weights) {
+      at::Tensor values = source_.copy_of(sample, work_);
+      scale_(values, weights);
+      return precisions_of(values, weights, grid_);
+    });
+  }
+
+  Spectrum spectrum() {
+    const std::int64_t first = seen_.size(0), most = limits_.most_components + oversampling;
+    const std::int64_t expected = expected_.rank;
+    const std::int64_t count = std::min(
+        {rows(), most, 4 * expected > 3 * first ? 2 * first : 3 * expected / 2 + oversampling});
+    if (rows() <= limits_.most_exact_side && 2 * count > rows()) return exact_spectrum(matrix_);
+    // The right singular vectors that were found, in the new weights, and some more.
+    at::Tensor found = (seen_ * at::exp2(-change_.columns)).t();
+    found = found / found.norm(2, {0}, true).clamp_min(1e-30);
+    const std::int64_t old = std::min(count, first);
+    at::Tensor range = product(matrix_, found.narrow(1, 0, old));
+    if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
+    for (int iteration = 1; iteration < limits_.iterations; ++iteration)
+      range = product(matrix_, look(matrix_, range).seen.t());
+    return leading_spectrum(matrix_, sum_of_squares(matrix_), range);
+  }
+
+  Source source_;
   at::ScalarType work_;
   Grid grid_;
+  SearchLimits limits_;
   at::Tensor matrix_;
+  Weights weights_, change_;
+  at::Tensor seen_;  // by the first look
+  RankChoice expected_;
+  bool needs_double_ = false;
 };
 
-}  // namespace
-
-LowRankFit fit_low_rank(const at::Tensor& matrix, FloatFormat format,
-                        const std::optional<at::Tensor>& elements) {
-  LowRankFit fit;
-  const bool wide = matrix.size(0) <= matrix.size(1);
-  if (!is_worth_a_fit(matrix)) return fit;
-  const auto type = matrix.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  Source source{wide ? matrix : matrix.t(), {}};
-  if (elements.has_value()) source.elements = wide ? *elements : elements->t();
+// The view with its shorter side as rows, ready to work in; nothing where it is not worth it.
+std::optional<Source> source_of(const View& view, at::ScalarType work) {
+  if (!is_worth_a_fit(view.matrix)) return std::nullopt;
+  const bool wide = view.matrix.size(0) <= view.matrix.size(1);
+  Source source{wide ? view.matrix : view.matrix.t(), {}};
+  if (view.elements.defined()) source.elements = wide ? view.elements : view.elements.t();
   const auto largest_of = [](const at::Tensor& values) {
     const auto [least, most] = at::aminmax(values);  // NaN if there is one
     return std::max(most.item<double>(), -least.item<double>());
   };
-  double largest = largest_of(matrix);
+  double largest = largest_of(view.matrix);
   if (!std::isfinite(largest)) {
     source.finite = false;
-    largest = largest_of(source.copy(type));
+    largest = largest_of(source.copy(work));
   }
-  if (!(largest > 0)) return fit;
+  if (!(largest > 0)) return std::nullopt;
   source.exponent = std::ilogb(largest) + 1;
-  const Grid grid{format.mantissa_bits, FixedFormat(format).least - source.exponent};
-  Fit first(source, type, grid);
-  fit = first.run();
-  if (first.needs_double) fit = Fit(source, at::kDouble, grid).run();
-  for (auto& power : fit.low_rank.factors.exponents)
-    power = static_cast<std::int16_t>(power + source.exponent);
-  if (!wide) turn(fit.low_rank);
-  return fit;
+  return source;
+}
+
+}  // namespace
+
+LowRankFit fit_low_rank(const std::vector<View>& views, FloatFormat format,
+                        const SearchLimits& limits) {
+  struct Begun {
+    std::size_t view;
+    int exponent;
+    Fit fit;
+  };
+  std::vector<Begun> all;
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const auto type = views[i].matrix.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const std::optional<Source> source = source_of(views[i], type);
+    if (!source.has_value()) continue;
+    const Grid grid{format.mantissa_bits, FixedFormat(format).least - source->exponent};
+    Begun begun{i, source->exponent, Fit(*source, type, grid, limits)};
+    begun.fit.look_first();
+    if (begun.fit.needs_double()) {
+      begun.fit = Fit(*source, at::kDouble, grid, limits);
+      begun.fit.look_first();
+    }
+    all.push_back(std::move(begun));
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Begun& a, const Begun& b) {
+    return a.fit.expected_bits() < b.fit.expected_bits();
+  });
+  // What looks nearly as good may be better in the end.
+  constexpr double nearly = 1.003;
+  LowRankFit best;
+  for (Begun& begun : all) {
+    if (!limits.every_view && begun.fit.expected_bits() > nearly * all[0].fit.expected_bits())
+      break;
+    LowRankFit fit = begun.fit.run();
+    if (fit.low_rank.factors.rank == 0) continue;
+    if (best.low_rank.factors.rank != 0 && fit.bits >= best.bits) continue;
+    for (auto& power : fit.low_rank.factors.exponents)
+      power = static_cast<std::int16_t>(power + begun.exponent);
+    const at::Tensor& matrix = views[begun.view].matrix;
+    if (matrix.size(0) > matrix.size(1)) turn(fit.low_rank);
+    best = std::move(fit);
+    best.view = begun.view;
+  }
+  return best;
 }
 
 namespace {
 
-// About the leading right singular vectors: some of the columns span about the space of the left
-// ones, and half a step of iteration leads from there.
-at::Tensor good_start(const at::Tensor& matrix, std::int64_t count) {
-  const at::Tensor some = at::arange(count, matrix.options().dtype(at::kLong))
-                              .mul_(matrix.size(1))
-                              .div_(count, "floor");
-  return at::matmul(matrix.t(), std::get<0>(at::linalg_qr(matrix.index_select(1, some))));
+// About the range of the matrix: some of the columns span about the space of the left singular
+// vectors, and one step of iteration leads from there.
+at::Tensor good_range(const at::Tensor& matrix, std::int64_t count) {
+  const at::Tensor some = matrix.index_select(1, spread(matrix.size(1), count, matrix.device()));
+  return product(matrix, look(matrix, some).seen.t());
 }
 
 }  // namespace
 
 std::optional<LowRankFit> refit_low_rank(const at::Tensor& matrix, FloatFormat format,
-                                         const FitMemory& memory) {
+                                         const FitMemory& memory, const SearchLimits& limits) {
   if (!is_worth_a_fit(matrix)) return std::nullopt;
   const bool wide = matrix.size(0) <= matrix.size(1);
   const bool in_double = memory.in_double || matrix.scalar_type() == at::kDouble;
@@ -201,15 +289,22 @@ std::optional<LowRankFit> refit_low_rank(const at::Tensor& matrix, FloatFormat f
   const double total = sum_of_squares(values);
   if (!(total < most) || !(total > 1 / most)) return std::nullopt;
 
-  const std::int64_t count = std::min(values.size(0), memory.rank + memory.rank / 8 + oversampling);
-  const Spectrum spectrum = leading_spectrum(values, total, good_start(values, count));
+  const std::int64_t count =
+      std::min(values.size(0),
+               std::min(memory.rank + memory.rank / 8, limits.most_components) + oversampling);
+  const Spectrum spectrum = leading_spectrum(values, total, good_range(values, count));
   double captured = 0;
   for (const double square : spectrum.squares) captured += square;
   // Where next to nothing is left, floats do not tell the last components from rounding.
   if (!in_double && spectrum.total - captured < 1e-9 * captured) return std::nullopt;
+  const Grid grid{format.mantissa_bits, FixedFormat(format).least};
+  const Precisions precisions =
+      sample_of(values, weights, [&](const at::Tensor& sample, const Weights& of_sample) {
+        return precisions_of(sample, of_sample, grid);
+      });
   LowRankFit fit =
-      finish(spectrum, values, weights, {format.mantissa_bits, FixedFormat(format).least},
-             spare_share * format.bits() * static_cast<double>(matrix.numel()), values);
+      finish(spectrum, weights, grid,
+             spare_share * format.bits() * static_cast<double>(matrix.numel()), precisions);
   fit.in_double = in_double;
   if (!wide) turn(fit.low_rank);
   return fit;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "ops/dense.h"
 #include "ops/for_each.h"
 
 namespace lmgc::ops {
@@ -43,20 +44,10 @@ double step_of(const Budget& budget, double square, std::int64_t rank, double el
 
 }  // namespace
 
-Precisions precisions_of(const at::Tensor& matrix, const Weights& weights, const Grid& grid) {
-  constexpr std::int64_t most_rows = 64, most_columns = 512;
-  const auto pick = [&](std::int64_t length, std::int64_t most) {
-    const std::int64_t count = std::min(length, most);
-    return at::arange(count, at::TensorOptions().dtype(at::kLong).device(matrix.device()))
-        .mul_(length)
-        .div_(count, "floor");
-  };
-  const at::Tensor rows = pick(matrix.size(0), most_rows);
-  const at::Tensor columns = pick(matrix.size(1), most_columns);
-  const std::vector<double> values =
-      to_doubles(matrix.index_select(0, rows).index_select(1, columns));
-  const std::vector<double> row_weights = to_doubles(weights.rows.index_select(0, rows));
-  const std::vector<double> column_weights = to_doubles(weights.columns.index_select(1, columns));
+Precisions precisions_of(const at::Tensor& sample, const Weights& weights, const Grid& grid) {
+  const std::vector<double> values = to_doubles(sample);
+  const std::vector<double> row_weights = to_doubles(weights.rows);
+  const std::vector<double> column_weights = to_doubles(weights.columns);
   std::map<int, std::int64_t> counts;
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (values[i] == 0) continue;  // no bits worth a count
@@ -205,17 +196,21 @@ bool quantize(const Spectrum& spectrum, const RankChoice& choice, double coarser
   powers = powers.index_select(1, useful);
 
   const at::Tensor basis = left * at::exp2(powers);
-  at::Tensor gram = at::matmul(basis.t(), basis);
-  const at::Tensor size = gram.diagonal().sqrt();
-  gram = gram / size.unsqueeze(0) / size.unsqueeze(1);
-  gram.diagonal().add_(1e-12);
-  auto [factor, failed] = at::linalg_cholesky_ex(gram);
-  if (failed.item<int>() != 0) return false;
+  at::Tensor products = product(basis.t(), basis);
+  const at::Tensor size = products.diagonal().sqrt();
+  products = products / size.unsqueeze(0) / size.unsqueeze(1);
+  products.diagonal().add_(1e-12);
   at::Tensor seen = (basis / size.unsqueeze(0)).t();
-  if (spectrum.outside.defined()) seen = at::matmul(seen, spectrum.outside.to(at::kDouble));
-  const at::Tensor solution = at::cholesky_solve(seen, factor) / size.unsqueeze(1);
+  if (spectrum.outside.defined()) seen = product(seen, spectrum.outside.to(at::kDouble));
+  at::Tensor solution;
+  alone([&] {
+    auto [factor, failed] = at::linalg_cholesky_ex(products);
+    if (failed.item<int>() != 0) return;
+    solution = at::cholesky_solve(seen, factor) / size.unsqueeze(1);
+  });
+  if (!solution.defined()) return false;
   const at::Tensor right =
-      at::matmul(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
+      product(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
   const double largest =
       std::max(left.abs().max().item<double>(), right.abs().max().item<double>());
   if (!(largest < static_cast<double>(most_factor))) return false;

@@ -19,10 +19,10 @@ struct Grid {
   int least;     // exponent of the smallest normal number
 };
 
-// How far 1 lies above the elements' last bits: (exponent, share of the elements), from a sample of
-// a matrix that is divided by `weights`, (rows, 1) and (1, columns), already.
+// How far 1 lies above the elements' last bits: (exponent, share of the elements), of a matrix that
+// is divided by `weights`, (rows, 1) and (1, columns), already.
 using Precisions = std::vector<std::pair<double, double>>;
-Precisions precisions_of(const at::Tensor& matrix, const Weights& weights, const Grid& grid);
+Precisions precisions_of(const at::Tensor& sample, const Weights& weights, const Grid& grid);
 
 struct RankChoice {
   std::int64_t rank = 0;

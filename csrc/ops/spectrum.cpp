@@ -6,22 +6,17 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/dense.h"
+
 namespace lmgc::ops {
 namespace {
 
 // Left singular vectors and squared singular values of a matrix, the largest first. Through its
 // Gram matrix, in `type`: squares of small singular values drown in floats.
 void decompose(const at::Tensor& matrix, at::ScalarType type, Spectrum& spectrum) {
-  constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
-  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(type));
-  for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
-    const at::Tensor wide =
-        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(type);
-    gram.addmm_(wide, wide.t());
-  }
-  auto [ascending, columns] = at::linalg_eigh(gram);
-  spectrum.left = columns.flip({1}).to(matrix.scalar_type());
-  spectrum.squares = to_doubles(ascending.flip({0}).clamp_min(0));
+  const Eigen eigen_of = eigen(gram(matrix, type));
+  spectrum.left = eigen_of.vectors.to(matrix.scalar_type());
+  spectrum.squares = to_doubles(eigen_of.values.clamp_min(0));
 }
 
 }  // namespace
@@ -30,13 +25,29 @@ void scale_(at::Tensor& matrix, const Weights& weights) {
   matrix.mul_(at::exp2(-weights.rows)).mul_(at::exp2(-weights.columns));
 }
 
-Weights balance(const at::Tensor& squares) {
+at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& device) {
+  const std::int64_t count = std::min(length, most);
+  return at::arange(count, at::TensorOptions().dtype(at::kLong).device(device))
+      .mul_(length)
+      .div_(count, "floor");
+}
+
+Weights balance(const LineSquares& some_rows, const LineSquares& some_columns) {
   constexpr int rounds = 3;
   constexpr double least = 1e-30;
-  at::Tensor rows, columns = at::ones({1, squares.size(1)}, squares.options());
+  const auto at_places = [](const at::Tensor& values, const LineSquares& some, std::int64_t along) {
+    return some.places.defined() ? values.index_select(along, some.places) : values;
+  };
+  at::Tensor rows, columns = at::ones({1, some_rows.squares.size(1)}, some_rows.squares.options());
   for (int round = 0; round < rounds; ++round) {
-    rows = at::matmul(squares, columns.reciprocal().t()).div_(squares.size(1)).clamp_min_(least);
-    columns = at::matmul(rows.reciprocal().t(), squares).div_(squares.size(0)).clamp_min_(least);
+    const at::Tensor of_columns = at_places(columns, some_columns, 1);
+    rows = product(some_columns.squares, of_columns.reciprocal().t())
+               .div_(of_columns.size(1))
+               .clamp_min_(least);
+    const at::Tensor of_rows = at_places(rows, some_rows, 0);
+    columns = product(of_rows.reciprocal().t(), some_rows.squares)
+                  .div_(of_rows.size(0))
+                  .clamp_min_(least);
   }
   return {(rows.log2() * 0.5).round(), (columns.log2() * 0.5).round()};
 }
@@ -61,19 +72,33 @@ Spectrum exact_spectrum(const at::Tensor& matrix) {
   return spectrum;
 }
 
-Sketch sketch(const at::Tensor& matrix, const at::Tensor& start) {
-  const at::Tensor basis = std::get<0>(at::linalg_qr(at::matmul(matrix, start)));
-  return {basis, at::matmul(basis.t(), matrix)};
+Look look(const at::Tensor& matrix, const at::Tensor& range) {
+  const at::Tensor basis = orthonormal(range);
+  return {basis, product(basis.t(), matrix)};
 }
 
-Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& start) {
+at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
+  const std::int64_t columns = matrix.size(1);
+  const at::Tensor signs =
+      at::randint(0, 2, {1, columns}, generator, at::kFloat).mul_(2).sub_(1).to(matrix.options());
+  at::Tensor sums = at::zeros({matrix.size(0), count}, matrix.options());
+  for (std::int64_t first = 0; first < columns; first += count) {
+    const std::int64_t width = std::min(count, columns - first);
+    sums.narrow(1, 0, width)
+        .addcmul_(matrix.narrow(1, first, width), signs.narrow(1, first, width));
+  }
+  return sums;
+}
+
+Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& range) {
   Spectrum spectrum;
-  const Sketch found = sketch(matrix, start);
+  const Look found = look(matrix, range);
   // Floats do where more is left than they lose.
   constexpr double much = 1e-5;
   const double seen = sum_of_squares(found.seen);
   decompose(found.seen, total - seen > much * total ? matrix.scalar_type() : at::kDouble, spectrum);
-  spectrum.left = at::matmul(found.basis, spectrum.left);
+  spectrum.left = product(found.basis, spectrum.left);
   spectrum.outside = found.basis;
   spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,
@@ -85,18 +110,11 @@ Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tens
     constexpr std::int64_t stripe = 256;  // rows, so that not all of it is copied
     for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
       const std::int64_t rows = std::min(stripe, matrix.size(0) - first);
-      spectrum.total += sum_of_squares(at::addmm(
-          matrix.narrow(0, first, rows), found.basis.narrow(0, first, rows), found.seen, 1, -1));
+      spectrum.total += sum_of_squares(matrix.narrow(0, first, rows) -
+                                       product(found.basis.narrow(0, first, rows), found.seen));
     }
   }
   return spectrum;
-}
-
-at::Tensor random_start(std::int64_t columns, std::int64_t count,
-                        const at::TensorOptions& options) {
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
-  return at::randn({columns, count}, generator, at::TensorOptions().dtype(at::kFloat))
-      .to(options.device(), c10::typeMetaToScalarType(options.dtype()));
 }
 
 }  // namespace lmgc::ops

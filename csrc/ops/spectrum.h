@@ -17,9 +17,18 @@ struct Weights {
 // Takes the weights off, in place.
 void scale_(at::Tensor& matrix, const Weights& weights);
 
-// Powers of two near the root mean squares of rows and columns of a matrix of squares, found by
-// turns.
-Weights balance(const at::Tensor& squares);
+// Some lines of a matrix: their places, ascending, and the squares of their elements.
+struct LineSquares {
+  at::Tensor places;   // int64; undefined: all of them
+  at::Tensor squares;  // (rows, places) of columns, (places, columns) of rows
+};
+
+// Powers of two near the root mean squares of rows and columns, found by turns: of all rows from
+// `some_columns`, and of all columns from `some_rows`.
+Weights balance(const LineSquares& some_rows, const LineSquares& some_columns);
+
+// Up to `most` places of `length`, evenly spread.
+at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& device);
 
 // The leading left singular vectors and squared singular values of a matrix whose rows are its
 // shorter side.
@@ -36,23 +45,25 @@ struct Spectrum {
 Spectrum exact_spectrum(const at::Tensor& matrix);
 
 // An orthonormal basis of about the space of the leading left singular vectors, and the matrix seen
-// in it: one step of randomized subspace iteration (Halko, Martinsson, Tropp 2011) from `start`,
-// (columns, count), a guess of the leading right ones.
-struct Sketch {
+// in it.
+struct Look {
   at::Tensor basis;  // (rows, count)
   at::Tensor seen;   // (count, columns): basis' x matrix
 };
-Sketch sketch(const at::Tensor& matrix, const at::Tensor& start);
+// Of the space of `range`, (rows, count), count <= rows: the range of the matrix, as far as it is
+// known, of randomized subspace iteration (Halko, Martinsson, Tropp 2011).
+Look look(const at::Tensor& matrix, const at::Tensor& range);
+
+// A range when nothing is known, (rows, count): sums of columns with random signs, each column in
+// one of them. The same each time.
+at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count);
 
 // Of a matrix or a transposed one: of its lines that are contiguous, each in the work type, and all
 // together in doubles.
 double sum_of_squares(const at::Tensor& matrix);
 
-// As many as `start` has columns, by a sketch; `total` is the sum of squares.
-Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& start);
-
-// A guess when nothing is known, the same each time.
-at::Tensor random_start(std::int64_t columns, std::int64_t count, const at::TensorOptions& options);
+// As many as `range` has columns, by a look; `total` is the sum of squares.
+Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& range);
 
 std::vector<double> to_doubles(const at::Tensor& tensor);
 

@@ -23,13 +23,14 @@ struct Attempt {
 class Coding {
  public:
   Coding(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-         const Beside& beside, Frame& frame)
+         const Beside& beside, const SearchLimits& limits, Frame& frame)
       : tables_(tables),
         bytes_(bytes),
         device_(device),
         memories_(beside.memories),
         past_(beside.past),
         references_(beside.references),
+        limits_(limits),
         frame_(frame),
         attempts_(bytes.size()),
         heads_(bytes.size()) {}
@@ -84,8 +85,8 @@ class Coding {
     const PlainDispatch plain;
     const auto& sizes = frame_.header.tensors[i].sizes;
     if (const at::Tensor reference = reference_of(i); reference.defined()) {
-      attempts_[i].delta =
-          plan_delta(bytes_[i], reference, format(i), spare(i), sizes, tables_ != Tables::scale);
+      attempts_[i].delta = plan_delta(bytes_[i], reference, format(i), spare(i), sizes,
+                                      tables_ == Tables::scale ? nullptr : &limits_);
     }
     if (tables_ == Tables::scale) return;
     Attempt& attempt = attempts_[i];
@@ -93,12 +94,13 @@ class Coding {
       const TensorMemory& memory = (*memories_)[i];
       if (memory.method != Method::lowrank) return;
       std::optional<FixedPlan> plan;
-      if (!memory.refused) plan = replan_fixed(bytes_[i], format(i), spare(i), sizes, memory.fixed);
+      if (!memory.refused)
+        plan = replan_fixed(bytes_[i], format(i), spare(i), sizes, memory.fixed, limits_);
       attempt.search = !plan.has_value();
       attempt.refused = attempt.search;
       if (plan.has_value()) attempt.plan = std::move(*plan);
     }
-    if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), spare(i), sizes);
+    if (attempt.search) attempt.plan = plan_fixed(bytes_[i], format(i), spare(i), sizes, limits_);
     if (const PastFactors* const past = past_of(i)) project_fixed(*past, attempt.plan);
   }
 
@@ -176,6 +178,7 @@ class Coding {
   std::vector<TensorMemory>* const memories_;
   const PastTensors* const past_;
   const std::vector<at::Tensor>* const references_;
+  const SearchLimits limits_;
   Frame& frame_;
   std::vector<Attempt> attempts_;
   FixedHeads heads_;
@@ -188,8 +191,8 @@ Section raw_section(const at::Tensor& bytes) {
 }
 
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-                      const Beside& beside, Frame& frame) {
-  return Coding(tables, bytes, device, beside, frame).run();
+                      const Beside& beside, const SearchLimits& limits, Frame& frame) {
+  return Coding(tables, bytes, device, beside, limits, frame).run();
 }
 
 }  // namespace lmgc::ops

@@ -48,9 +48,9 @@ struct Beside {
 };
 
 // Codes every tensor by the methods of `tables`: the smallest section of them, or raw bytes.
-// Returns what was found out for the fixed serializer; frame.sections have projections where it
-// has.
+// `limits`: of the search for predictions. Returns what was found out for the fixed serializer;
+// frame.sections have projections where it has.
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,
-                      const Beside& beside, Frame& frame);
+                      const Beside& beside, const SearchLimits& limits, Frame& frame);
 
 }  // namespace lmgc::ops

@@ -114,6 +114,7 @@ def _compress(
     lane_elements: int = 0,
     bypass: bool = True,
     memory_limit: int = 268435456,
+    effort: int = 5,
     metadata: str = "",
 ) -> torch.Tensor:
     size = torch.library.get_ctx().new_dynamic_size()
@@ -123,7 +124,12 @@ def _compress(
 
 @torch.library.register_fake("lmgc::compress.warm")
 def _compress_warm(
-    tensors: Sequence[torch.Tensor], warm_start: Any, *, method: str = "auto", metadata: str = ""
+    tensors: Sequence[torch.Tensor],
+    warm_start: Any,
+    *,
+    method: str = "auto",
+    effort: int = 5,
+    metadata: str = "",
 ) -> torch.Tensor:
     frame: torch.Tensor = _compress(tensors, method=method, metadata=metadata)
     return frame
@@ -136,6 +142,7 @@ def _compress_past(
     warm_start: Any = None,
     *,
     method: str = "auto",
+    effort: int = 5,
     metadata: str = "",
 ) -> torch.Tensor:
     frame: torch.Tensor = _compress(tensors, method=method, metadata=metadata)
@@ -148,6 +155,7 @@ def _compress_reference(
     reference: Sequence[torch.Tensor],
     *,
     method: str = "auto",
+    effort: int = 5,
     metadata: str = "",
 ) -> torch.Tensor:
     frame: torch.Tensor = _compress(tensors, method=method, metadata=metadata)

@@ -126,6 +126,9 @@ struct CompressOptions {
   // and docs/api.md say which one to choose. A tensor that a method would make larger is stored
   // raw.
   std::string method = "auto";
+  // For "lowrank", "auto" and "lm": how long to look for predictions, from 1, the quickest, to 9,
+  // the smallest result. Others ignore it.
+  std::int64_t effort = 5;
   // For "lm" and "lmgc", which need one, on the device of the tensors; others ignore it.
   std::optional<Prior> prior = std::nullopt;
   // For "auto" and "lowrank"; others ignore it.

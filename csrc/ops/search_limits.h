@@ -1,0 +1,30 @@
+// How long the encoder looks for a prediction: what `effort` means.
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <cstdint>
+
+namespace lmgc::ops {
+
+inline constexpr std::int64_t usual_effort = 5;
+
+struct SearchLimits {
+  std::int64_t most_components = 0;  // that a look takes; time is as elements times these
+  std::int64_t most_exact_side = 0;  // of matrices whose singular vectors are all computed
+  int iterations = 0;                // of a subspace, from the first look on
+  bool every_view = false;           // all views of a tensor to the end, not the most promising one
+};
+
+// `effort`: 1, the quickest, to 9, the smallest; a ValueError otherwise.
+inline SearchLimits search_limits(std::int64_t effort) {
+  constexpr SearchLimits limits[] = {
+      {8, 16, 1, false},   {24, 32, 1, false},   {48, 64, 1, false},
+      {112, 96, 1, false}, {256, 160, 1, false}, {320, 256, 1, true},
+      {448, 384, 1, true}, {640, 768, 2, true},  {1 << 20, 1536, 2, true},
+  };
+  TORCH_CHECK_VALUE(effort >= 1 && effort <= 9, "effort is ", effort, ": it goes from 1 to 9");
+  return limits[effort - 1];
+}
+
+}  // namespace lmgc::ops
