@@ -104,7 +104,8 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> residual_features(
     const std::vector<std::int64_t> sizes = values.sizes().vec();
     const Spare spare = find_spare(bytes, format);
     const FixedPlan plan =
-        method == "lowrank" ? plan_fixed(bytes, format, spare, sizes) : FixedPlan{};
+        method == "lowrank" ? plan_fixed(bytes, format, spare, sizes, search_limits(usual_effort))
+                            : FixedPlan{};
     const FixedResult fixed = encode_fixed_section(bytes, format, spare, sizes, plan, nullptr);
     for (const DigitStream& stream : streams_of({bytes, format, spare, sizes, fixed.head})) {
       symbols.push_back(upload(stream.symbols, at::kCPU));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -111,7 +112,7 @@ class Fit {
     change_ = balance({rows, of_rows}, {columns, of_columns});
     limit_change(change_.rows);
     limit_change(change_.columns);
-    expect(total);
+    expect(left);
   }
 
   // Whether what a prediction leaves drowns in the work type's rounding.
@@ -143,16 +144,19 @@ class Fit {
   }
 
   // What the first look lets expect, estimated from some of the columns.
-  void expect(double total) {
+  void expect(double left) {
     constexpr std::int64_t most_columns = 1024;
     const at::Tensor columns = spread(seen_.size(1), most_columns, seen_.device());
     const double share = static_cast<double>(columns.size(0)) / static_cast<double>(seen_.size(1));
     Spectrum spectrum;
-    spectrum.total = total;
-    spectrum.squares =
-        to_doubles(eigen(gram(seen_.index_select(1, columns), work_)).values.clamp_min_(0) / share);
+    const Eigen found = eigen(gram(seen_.index_select(1, columns), at::kDouble));
+    spectrum.squares = to_doubles(found.values.clamp_min(0) / share);
+    turn_ = found.vectors.to(work_);
+    // Not the matrix's own total, from which these differ by more than is left.
+    spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), left);
     expected_ = choose_rank(spectrum, precisions(), static_cast<double>(rows()),
                             static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
+    if (getenv("DBG")) fprintf(stderr, "double %d needs %d rank %ld of %ld bits %g\n", work_==at::kDouble, needs_double_, expected_.rank, seen_.size(0), expected_.bits/rows()/matrix_.size(1));
   }
 
   Precisions precisions() const {
@@ -171,10 +175,11 @@ class Fit {
         {rows(), most, 4 * expected > 3 * first ? 2 * first : 3 * expected / 2 + oversampling});
     if (rows() <= limits_.most_exact_side && 2 * count > rows()) return exact_spectrum(matrix_);
     // The right singular vectors that were found, in the new weights, and some more.
-    at::Tensor found = (seen_ * at::exp2(-change_.columns)).t();
-    found = found / found.norm(2, {0}, true).clamp_min(1e-30);
     const std::int64_t old = std::min(count, first);
-    at::Tensor range = product(matrix_, found.narrow(1, 0, old));
+    seen_.mul_(at::exp2(-change_.columns));
+    const at::Tensor found = product(turn_.narrow(1, 0, old).t(), seen_);
+    at::Tensor range =
+        product(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
       range = product(matrix_, look(matrix_, range).seen.t());
@@ -187,7 +192,7 @@ class Fit {
   SearchLimits limits_;
   at::Tensor matrix_;
   Weights weights_, change_;
-  at::Tensor seen_;  // by the first look
+  at::Tensor seen_, turn_;  // by the first look, and what turns it into singular vectors
   RankChoice expected_;
   bool needs_double_ = false;
 };
