@@ -1,4 +1,4 @@
-"""Pictures of the documentation that say what the code does."""
+"""The chart of methods says what the code does, and README.md leads to every notebook."""
 
 from __future__ import annotations
 
@@ -59,3 +59,10 @@ def test_the_table_beside_the_chart_has_every_method(chart: ModuleType) -> None:
     section = section.split("\n## ")[0]
     assert chart.IMAGE.relative_to(ROOT).as_posix() in section
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == METHODS
+
+
+def test_readme_leads_to_every_notebook() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    paths = [path.relative_to(ROOT) for path in (ROOT / "examples/notebooks").glob("*.ipynb")]
+    assert len(paths) > 5
+    assert all(f"]({path.as_posix()})" in text for path in paths)
