@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,22 @@ def rates(files: Sequence[Path]) -> Rows:
     rows = []
     for path in files:
         tensors = [tensor for tensor in load(path).values() if tensor.is_floating_point()]
-        for name, loss in losses_for(tensors).items():
-            rounded = changed(tensors, loss)
-            row = {"data": path.stem, "loss": name, "error": relative_error(tensors, rounded)}
-            for method in (GROUPED, *METHODS):
-                row[method] = 100 * checked_size(rounded, method) / raw_bytes(tensors)
+        for row in rates_of(path.stem, tensors, (GROUPED, *METHODS)):
             rows.append(row)
             print(row, file=sys.stderr, flush=True)
     return rows
+
+
+def rates_of(
+    data: str, tensors: Sequence[Tensor], methods: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yields the sizes and the error of tensors for each loss."""
+    for name, loss in losses_for(tensors).items():
+        rounded = changed(tensors, loss)
+        row = {"data": data, "loss": name, "error": relative_error(tensors, rounded)}
+        for method in methods:
+            row[method] = 100 * checked_size(rounded, method) / raw_bytes(tensors)
+        yield row
 
 
 # ---- accuracy ------------------------------------------------------------------------------------
@@ -155,9 +163,10 @@ def run_steps(model: nn.Module, stream: Any, optimizer: Any, steps: int) -> nn.M
 
 
 @torch.no_grad()
-def image_accuracy(model: nn.Module) -> float:
-    """Right answers in %."""
+def image_accuracy(model: nn.Module, count: int = 1000) -> float:
+    """Right answers in % on the first held-out images."""
     _, (images, labels) = held_out_images()
+    images, labels = images[:count], labels[:count]
     right = sum(
         int((model(x).argmax(1) == y).sum())
         for x, y in zip(images.split(250), labels.split(250), strict=True)
@@ -178,6 +187,24 @@ def text_loss(model: nn.Module, pieces: int = 256) -> float:
     return sum(losses) / len(losses)
 
 
+def rounded_weights(
+    model: nn.Module, measure: Callable[[nn.Module], float]
+) -> Iterator[tuple[str, float, float, float]]:
+    """Yields for each loss the size of rounded weights, their error, and what the model then does.
+
+    The model has its own weights again at the end.
+    """
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    tensors = [value for value in state.values() if value.is_floating_point()]
+    for name, loss in losses_for(tensors).items():
+        rounded = state if loss is None else loss(state)
+        model.load_state_dict(rounded)
+        kept = [value for value in rounded.values() if value.is_floating_point()]
+        size = 100 * checked_size(kept, "lowrank") / raw_bytes(tensors)
+        yield name, size, relative_error(tensors, kept), measure(model)
+    model.load_state_dict(state)
+
+
 def accuracy(steps: int) -> Rows:
     """Both networks with rounded weights, means over `SEEDS`."""
     rows: Rows = []
@@ -188,19 +215,11 @@ def accuracy(steps: int) -> Rows:
         of_loss: dict[str, list[tuple[float, float, float]]] = {}
         for seed in SEEDS:
             model = train(seed, steps)
-            state = {name: value.clone() for name, value in model.state_dict().items()}
-            tensors = [value for value in state.values() if value.is_floating_point()]
             OUT.mkdir(parents=True, exist_ok=True)
-            torch.save(state, OUT / f"weights_{network.lower()}_seed{seed}.pt")
-            for name, loss in losses_for(tensors).items():
-                rounded = state if loss is None else loss(state)
-                model.load_state_dict(rounded)
-                result = measure(model)
-                kept = [value for value in rounded.values() if value.is_floating_point()]
-                size = 100 * checked_size(kept, "lowrank") / raw_bytes(tensors)
-                error = relative_error(tensors, kept)
-                of_loss.setdefault(name, []).append((size, error, result))
-                print(network, seed, name, size, error, result, file=sys.stderr, flush=True)
+            torch.save(model.state_dict(), OUT / f"weights_{network.lower()}_seed{seed}.pt")
+            for name, *found in rounded_weights(model, measure):
+                of_loss.setdefault(name, []).append(tuple(found))
+                print(network, seed, name, *found, file=sys.stderr, flush=True)
         for name, found in of_loss.items():
             means = [sum(column) / len(column) for column in zip(*found, strict=True)]
             own = dict(zip(("size", "error", "result"), means, strict=True))

@@ -1,9 +1,9 @@
 """A hook of MkDocs: pages that are kept elsewhere, and links between files as links between pages.
 
 README.md and its like are read where they stand. Links in them and in the pages of this folder name
-files, so that they work on a code host; here those that lead to pages become links to these, and
-those that lead to other files of the source tree become plain text. A text that is the name of a
-page's file becomes the page's title.
+files, so that they work on a code host; here those that lead to pages and images become links to
+these, and those that lead to other files of the source tree become plain text. A text that is the
+name of a page's file becomes the page's title.
 """
 
 import os.path
@@ -28,7 +28,7 @@ ELSEWHERE = {
 }
 PAGE_OF = {file: page for page, (file, section) in ELSEWHERE.items() if section is None}
 
-_LINK = re.compile(r"(?<!!)\[(?P<text>[^][]*)\]\((?P<file>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
+_LINK = re.compile(r"\[(?P<text>[^][]*)\]\((?P<file>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
 _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 

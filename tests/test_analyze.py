@@ -516,6 +516,7 @@ def test_notebook_estimates_traffic(monkeypatch: pytest.MonkeyPatch):
     assert len(models.splitlines()) == 2 + 8
     assert "11.6 PB" in wav2vec  # the paper has 11.7
     assert "1.45 EB" in whole
+    assert "1.34 EB" in whole  # without the figure that was not compared with its source
     assert "everything | 182.6 | 2.19" in bound
     assert "2.0" in counted
     ratios = [float(line.split("|")[3]) for line in ours.splitlines()[2:]]

@@ -70,3 +70,32 @@ def test_why_gradients_compress(plots: list[int], monkeypatch: pytest.MonkeyPatc
         assert 60 < planes < 100
     assert set(rows(halves)) == {"GPT", "ViT", "ConvNet"}
     assert plots == [1, 2, 1, 3, 1]
+
+
+def test_near_lossless_and_checkpoints(
+    plots: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = helpers.run_notebook(NOTEBOOKS / "near_lossless_and_checkpoints.ipynb", monkeypatch)
+    promises, short, feedback, accuracy, parts, distances, files = map(rows, shown)
+    lossless = promises.pop("as they are")
+    assert lossless[0] == lossless[3] == 0
+    for worst, _, _, error, size in promises.values():
+        assert worst > 0
+        assert error > 0
+        assert size < lossless[-1] / 2
+    half, dressed = short["bfloat16"], short["float32 that holds it"]
+    assert (half[0], dressed[0]) == (50, 100)
+    assert dressed[-1] == pytest.approx(half[-1], abs=0.5)
+    for name in ("TopK(0.1)", "KeepBits(2)"):
+        assert feedback[f"{name}, with feedback"][1] < feedback[name][1]
+    assert accuracy["none"][0] > accuracy["keep 7 bits"][0] > accuracy["keep 3 bits"][0]
+    *_, related = parts.values()
+    assert all(a <= b <= c for a, b, c in zip(related, parts["auto"], parts["planes"], strict=True))
+    assert related[3] < parts["auto"][3]
+    assert distances["1"][3] < distances["alone"][3]
+    sizes = [size for size, _ in files.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert plots == [2, 1, 2, 1, 1]
+    said = capsys.readouterr().out
+    assert said.count("ReferenceMismatchError") == 2
+    assert "every bit came back" in said

@@ -369,6 +369,17 @@ def test_notebook_reads_the_results(
     quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LMGC_PAPER_OUT", str(quick.parent))
-    shown = helpers.run_notebook(NOTEBOOK, monkeypatch)
-    assert len(shown) == 8
-    assert "formula 69" in capsys.readouterr().out
+    monkeypatch.setenv("LMGC_QUICK", "1")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "show", lambda: pyplot.close("all"))
+    *tables, speeds = helpers.run_notebook(NOTEBOOK, monkeypatch)
+    assert len(tables) == 8
+    ratios = {
+        cells[0]: float(cells[1])
+        for cells in (line.strip("| ").split(" | ") for line in str(speeds).splitlines()[2:])
+    }
+    assert ratios["lm"] <= ratios["lowrank"] < ratios["planes"]
+    assert {"lmgc", "scale", "byte planes + xz-6"} <= set(ratios)
+    out = capsys.readouterr().out
+    assert "code length 100.0 %, formula 69" in out
+    assert "every bit came back" in out
