@@ -21,6 +21,9 @@ void alone(const Body& body) {
   });
 }
 
+// The largest magnitude of a matrix that is not empty; NaN if there is one.
+double largest_of(const at::Tensor& matrix);
+
 // a x b, of two matrices of one floating-point type.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 

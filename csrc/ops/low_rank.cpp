@@ -63,7 +63,7 @@ LowRankFit finish(const Spectrum& spectrum, const Weights& weights, const Grid& 
 // body(sample, weights) of some of the elements.
 template <class Body>
 Precisions sample_of(const at::Tensor& matrix, const Weights& weights, const Body& body) {
-  constexpr std::int64_t most_rows = 64, most_columns = 512;
+  constexpr std::int64_t most_rows = 64, most_columns = 256;
   const at::Tensor rows = spread(matrix.size(0), most_rows, matrix.device());
   const at::Tensor columns = spread(matrix.size(1), most_columns, matrix.device());
   return body(matrix.index_select(0, rows).index_select(1, columns),
@@ -97,19 +97,11 @@ class Fit {
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));
     seen_ = first.seen;
 
-    constexpr std::int64_t most_lines = 128;
-    const at::Tensor rows = spread(matrix_.size(0), most_lines, matrix_.device());
-    const at::Tensor columns = spread(matrix_.size(1), most_lines, matrix_.device());
-    const at::Tensor of_rows =
-        (matrix_.index_select(0, rows) - product(first.basis.index_select(0, rows), first.seen))
-            .square_();
-    const at::Tensor of_columns = (matrix_.index_select(1, columns) -
-                                   product(first.basis, first.seen.index_select(1, columns)))
-                                      .square_();
-    const double left = of_columns.sum().item<double>() * static_cast<double>(matrix_.size(1)) /
-                        static_cast<double>(columns.size(0));
+    const LineSquares rows_left = residual_squares(matrix_, first, 0);
+    const LineSquares columns_left = residual_squares(matrix_, first, 1);
+    const double left = columns_left.estimate(matrix_.numel());
     needs_double_ = work_ == at::kFloat && left < 1e-11 * total;
-    change_ = balance({rows, of_rows}, {columns, of_columns});
+    change_ = balance(rows_left, columns_left);
     limit_change(change_.rows);
     limit_change(change_.columns);
     expect(left);
@@ -145,7 +137,7 @@ class Fit {
 
   // What the first look lets expect, estimated from some of the columns.
   void expect(double left) {
-    constexpr std::int64_t most_columns = 1024;
+    constexpr std::int64_t most_columns = 768;
     const at::Tensor columns = spread(seen_.size(1), most_columns, seen_.device());
     const double share = static_cast<double>(columns.size(0)) / static_cast<double>(seen_.size(1));
     Spectrum spectrum;
@@ -156,7 +148,10 @@ class Fit {
     spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), left);
     expected_ = choose_rank(spectrum, precisions(), static_cast<double>(rows()),
                             static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
-    if (getenv("DBG")) fprintf(stderr, "double %d needs %d rank %ld of %ld bits %g\n", work_==at::kDouble, needs_double_, expected_.rank, seen_.size(0), expected_.bits/rows()/matrix_.size(1));
+    if (getenv("DBG"))
+      fprintf(stderr, "double %d needs %d rank %ld of %ld bits %g\n", work_ == at::kDouble,
+              needs_double_, expected_.rank, seen_.size(0),
+              expected_.bits / rows() / matrix_.size(1));
   }
 
   Precisions precisions() const {
@@ -178,8 +173,7 @@ class Fit {
     const std::int64_t old = std::min(count, first);
     seen_.mul_(at::exp2(-change_.columns));
     const at::Tensor found = product(turn_.narrow(1, 0, old).t(), seen_);
-    at::Tensor range =
-        product(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
+    at::Tensor range = product(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
       range = product(matrix_, look(matrix_, range).seen.t());
@@ -203,10 +197,6 @@ std::optional<Source> source_of(const View& view, at::ScalarType work) {
   const bool wide = view.matrix.size(0) <= view.matrix.size(1);
   Source source{wide ? view.matrix : view.matrix.t(), {}};
   if (view.elements.defined()) source.elements = wide ? view.elements : view.elements.t();
-  const auto largest_of = [](const at::Tensor& values) {
-    const auto [least, most] = at::aminmax(values);  // NaN if there is one
-    return std::max(most.item<double>(), -least.item<double>());
-  };
   double largest = largest_of(view.matrix);
   if (!std::isfinite(largest)) {
     source.finite = false;

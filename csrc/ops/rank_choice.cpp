@@ -155,8 +155,9 @@ namespace {
 
 // ---- factors ------------------------------------------------------------------------------------
 
+// Of integers as floats, (lines, rank) or turned.
 void fill_entries(const at::Tensor& matrix, Factor& factor) {
-  const at::Tensor host = matrix.to(at::kCPU, at::kInt).contiguous();
+  const at::Tensor host = matrix.to(at::kInt).cpu().contiguous();
   const auto* const first = host.data_ptr<std::int32_t>();
   factor.entries.assign(first, first + host.numel());
 }
@@ -211,8 +212,7 @@ bool quantize(const Spectrum& spectrum, const RankChoice& choice, double coarser
   if (!solution.defined()) return false;
   const at::Tensor right =
       product(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
-  const double largest =
-      std::max(left.abs().max().item<double>(), right.abs().max().item<double>());
+  const double largest = std::max(largest_of(left), largest_of(right));
   if (!(largest < static_cast<double>(most_factor))) return false;
 
   factors.rank = left.size(1);

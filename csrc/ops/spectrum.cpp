@@ -91,6 +91,20 @@ at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
   return sums;
 }
 
+LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {
+  constexpr std::int64_t most = 128;
+  const at::Tensor places = spread(matrix.size(along), most, matrix.device());
+  at::Tensor lines = matrix.index_select(along, places);
+  lines.sub_(along == 0 ? product(look.basis.index_select(0, places), look.seen)
+                        : product(look.basis, look.seen.index_select(1, places)));
+  return {places, lines.square_()};
+}
+
+double LineSquares::estimate(std::int64_t elements) const {
+  return squares.sum().item<double>() * static_cast<double>(elements) /
+         static_cast<double>(squares.numel());
+}
+
 Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& range) {
   Spectrum spectrum;
   const Look found = look(matrix, range);
@@ -102,17 +116,12 @@ Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tens
   spectrum.outside = found.basis;
   spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,
-  // itself.
+  // itself, from some of the columns.
   constexpr double too_small = 1e-5;
   spectrum.total = total;
   if (total - seen < too_small * total) {
-    spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
-    constexpr std::int64_t stripe = 256;  // rows, so that not all of it is copied
-    for (std::int64_t first = 0; first < matrix.size(0); first += stripe) {
-      const std::int64_t rows = std::min(stripe, matrix.size(0) - first);
-      spectrum.total += sum_of_squares(matrix.narrow(0, first, rows) -
-                                       product(found.basis.narrow(0, first, rows), found.seen));
-    }
+    const double left = residual_squares(matrix, found, 1).estimate(matrix.numel());
+    spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), left);
   }
   return spectrum;
 }

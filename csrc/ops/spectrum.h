@@ -21,6 +21,9 @@ void scale_(at::Tensor& matrix, const Weights& weights);
 struct LineSquares {
   at::Tensor places;   // int64; undefined: all of them
   at::Tensor squares;  // (rows, places) of columns, (places, columns) of rows
+
+  // The sum of all squares of a matrix of so many elements.
+  double estimate(std::int64_t elements) const;
 };
 
 // Powers of two near the root mean squares of rows and columns, found by turns: of all rows from
@@ -53,6 +56,9 @@ struct Look {
 // Of the space of `range`, (rows, count), count <= rows: the range of the matrix, as far as it is
 // known, of randomized subspace iteration (Halko, Martinsson, Tropp 2011).
 Look look(const at::Tensor& matrix, const at::Tensor& range);
+
+// What a look does not see of some rows (`along` 0) or columns (1).
+LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along);
 
 // A range when nothing is known, (rows, count): sums of columns with random signs, each column in
 // one of them. The same each time.
