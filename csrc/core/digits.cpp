@@ -68,16 +68,49 @@ Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, Di
 
 namespace {
 
+// Symbols outside of [first, last] may be escapes: they are one, or have no frequency in some table
+// although they occur with its context.
+struct SurelyCoded {
+  std::uint8_t first = 0, last = 0;
+};
+
+SurelyCoded surely_coded(const ContextCounts& counts, const std::vector<rans::Table>& tables) {
+  bool escapes[256] = {};
+  escapes[symbol_escape] = true;
+  for (std::size_t c = 0; c < tables.size(); ++c) {
+    for (std::size_t s = 0; s < 256; ++s)
+      escapes[s] |= counts[c][s] != 0 && tables[c].frequency[s] == 0;
+  }
+  // The longest run, of which there is one: the escape is not all there is.
+  SurelyCoded best;
+  int length = 0;
+  for (int s = 0, first = 0; s < 256; ++s) {
+    if (escapes[s]) first = s + 1;
+    if (s + 1 - first <= length) continue;
+    length = s + 1 - first;
+    best = {static_cast<std::uint8_t>(first), static_cast<std::uint8_t>(s)};
+  }
+  return best;
+}
+
 // Where a symbol has no frequency in its table, the escape takes its place and it joins the
 // escapes.
 void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
-                    std::vector<std::uint8_t>& escapes) {
+                    const SurelyCoded& surely, std::vector<std::uint8_t>& escapes) {
+  const auto width = static_cast<std::uint8_t>(surely.last - surely.first);
   for (std::size_t i = 0; i < block.symbols.size(); ++i) {
     const std::uint8_t symbol = block.symbols[i];
+    if (static_cast<std::uint8_t>(symbol - surely.first) <= width) continue;
     if (symbol != symbol_escape && tables[block.contexts[i]].frequency[symbol] != 0) continue;
     escapes.push_back(symbol);
     block.symbols[i] = symbol_escape;
   }
+}
+
+// Adds up how often each symbol occurs with each context.
+void count_symbols(const DigitsBlock& block, ContextCounts& counts) {
+  for (std::size_t i = 0; i < block.symbols.size(); ++i)
+    ++counts[block.contexts[i]][block.symbols[i]];
 }
 
 }  // namespace
@@ -94,14 +127,16 @@ void fit_digits(const ContextCounts& counts, Fraction kind, DigitsHead& head) {
 
 std::uint64_t CodedDigits::body_size() const {
   std::uint64_t size = 0;
-  for (const auto& block : blocks) size += block.size();
+  for (const Block& block : blocks) size += block.coded.size() + block.tails.size();
   return size;
 }
 
 std::uint8_t* CodedDigits::write_body(std::uint8_t* out) const {
-  for (const auto& block : blocks) {
-    std::memcpy(out, block.data(), block.size());
-    out += block.size();
+  for (const Block& block : blocks) {
+    for (const auto* const part : {&block.coded, &block.tails}) {
+      if (!part->empty()) std::memcpy(out, part->data(), part->size());
+      out += part->size();
+    }
   }
   return out;
 }
@@ -115,11 +150,8 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
                                     ContextCounts(all_contexts));
   parallel(tasks, [&](std::int64_t task) {
     ContextCounts& own = counts[static_cast<std::size_t>(task)];
-    for (std::int64_t b = task; b < count; b += tasks) {
-      const DigitsBlock& block = blocks[static_cast<std::size_t>(b)];
-      for (std::size_t i = 0; i < block.symbols.size(); ++i)
-        ++own[block.contexts[i]][block.symbols[i]];
-    }
+    for (std::int64_t b = task; b < count; b += tasks)
+      count_symbols(blocks[static_cast<std::size_t>(b)], own);
   });
   for (std::size_t c = 0; c < all_contexts; ++c) {
     for (std::size_t task = 1; task < counts.size(); ++task) {
@@ -133,6 +165,7 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
   std::vector<rans::EncodeEntry> entries(256 * tables.size());
   for (std::size_t c = 0; c < tables.size(); ++c)
     rans::fill_encode_entries(tables[c], entries.data() + 256 * c);
+  const SurelyCoded surely = surely_coded(counts[0], tables);
 
   coded.blocks.resize(blocks.size());
   coded.head.blocks.resize(blocks.size());
@@ -140,7 +173,7 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
     DigitsBlock block = std::move(blocks[static_cast<std::size_t>(b)]);
     const auto symbols = static_cast<std::uint32_t>(block.symbols.size());
     std::vector<std::uint8_t> escapes;
-    divert_escapes(block, tables, escapes);
+    divert_escapes(block, tables, surely, escapes);
     std::vector<std::uint8_t> room(rans::block_bound(symbols));
     std::uint8_t* const end = room.data() + room.size();
     const std::uint8_t* const begin = rans::encode_contexts(
@@ -149,11 +182,11 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
     coded.head.blocks[static_cast<std::size_t>(b)] = {
         static_cast<std::uint32_t>((coded_size - block_size(symbols, 0)) / 2),
         static_cast<std::uint32_t>(escapes.size()), static_cast<std::uint32_t>(block.tails.size())};
-    std::vector<std::uint8_t>& out = coded.blocks[static_cast<std::size_t>(b)];
-    out.reserve(coded_size + escapes.size() + block.tails.size());
-    out.insert(out.end(), begin, static_cast<const std::uint8_t*>(end));
-    out.insert(out.end(), escapes.begin(), escapes.end());
-    out.insert(out.end(), block.tails.begin(), block.tails.end());
+    CodedDigits::Block& out = coded.blocks[static_cast<std::size_t>(b)];
+    out.coded.reserve(coded_size + escapes.size());
+    out.coded.assign(begin, static_cast<const std::uint8_t*>(end));
+    out.coded.insert(out.coded.end(), escapes.begin(), escapes.end());
+    out.tails = std::move(block.tails);
   });
   return coded;
 }

@@ -58,8 +58,11 @@ struct DigitsBlock {
 void fit_digits(const ContextCounts& counts, Fraction kind, DigitsHead& head);
 
 struct CodedDigits {
+  struct Block {
+    std::vector<std::uint8_t> coded, tails;  // symbols with their escapes, and what follows
+  };
   DigitsHead head;
-  std::vector<std::vector<std::uint8_t>> blocks;
+  std::vector<Block> blocks;
 
   std::uint64_t body_size() const;
   std::uint8_t* write_body(std::uint8_t* out) const;  // returns where it ends

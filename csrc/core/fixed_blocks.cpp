@@ -146,8 +146,13 @@ DigitsBlock split_runs(const FixedKernels& kernels, const FixedInput& input, con
   FixedBins bins;
   for_each_run(head, input.shape, input.format, first, count, predictions,
                [&](const FixedRun& run, std::int64_t at) {
-                 if (block.tails.size() - used < room)
-                   block.tails.resize(block.tails.size() + block.tails.size() / 2 + 4 * room);
+                 if (block.tails.size() - used < room) {
+                   // As much as all elements need if they are like those before, and a little.
+                   const auto done = static_cast<std::size_t>(at - first);
+                   const std::size_t all = static_cast<std::size_t>(count);
+                   const std::size_t expected = done > 0 ? used * all / done : 0;
+                   block.tails.resize(std::max(expected + expected / 64, used) + 2 * room);
+                 }
                  tails.at = block.tails.data() + used;
                  kernels.bins(run, bins);
                  std::copy_n(bins.contexts, run.count, block.contexts.data() + (at - first));

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 #include <utility>
 #include <vector>
 
-#include "ops/dense.h"
 #include "ops/rank_choice.h"
 #include "ops/spectrum.h"
 
@@ -141,17 +141,15 @@ class Fit {
     const at::Tensor columns = spread(seen_.size(1), most_columns, seen_.device());
     const double share = static_cast<double>(columns.size(0)) / static_cast<double>(seen_.size(1));
     Spectrum spectrum;
-    const Eigen found = eigen(gram(seen_.index_select(1, columns), at::kDouble));
-    spectrum.squares = to_doubles(found.values.clamp_min(0) / share);
-    turn_ = found.vectors.to(work_);
+    std::tie(turn_, spectrum.squares) = left_singular(seen_.index_select(1, columns), at::kDouble);
+    for (double& square : spectrum.squares) square /= share;
     // Not the matrix's own total, from which these differ by more than is left.
     spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), left);
     expected_ = choose_rank(spectrum, precisions(), static_cast<double>(rows()),
                             static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
-    if (getenv("DBG"))
-      fprintf(stderr, "double %d needs %d rank %ld of %ld bits %g\n", work_ == at::kDouble,
-              needs_double_, expected_.rank, seen_.size(0),
-              expected_.bits / rows() / matrix_.size(1));
+    fprintf(stderr, "double %d needs %d rank %ld of %ld bits %g\n", work_ == at::kDouble,
+            needs_double_, expected_.rank, seen_.size(0),
+            expected_.bits / rows() / matrix_.size(1));
   }
 
   Precisions precisions() const {
@@ -172,11 +170,11 @@ class Fit {
     // The right singular vectors that were found, in the new weights, and some more.
     const std::int64_t old = std::min(count, first);
     seen_.mul_(at::exp2(-change_.columns));
-    const at::Tensor found = product(turn_.narrow(1, 0, old).t(), seen_);
-    at::Tensor range = product(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
+    const at::Tensor found = at::mm(turn_.narrow(1, 0, old).t(), seen_);
+    at::Tensor range = at::mm(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
-      range = product(matrix_, look(matrix_, range).seen.t());
+      range = at::mm(matrix_, look(matrix_, range).seen.t());
     return leading_spectrum(matrix_, sum_of_squares(matrix_), range);
   }
 
@@ -258,7 +256,7 @@ namespace {
 // vectors, and one step of iteration leads from there.
 at::Tensor good_range(const at::Tensor& matrix, std::int64_t count) {
   const at::Tensor some = matrix.index_select(1, spread(matrix.size(1), count, matrix.device()));
-  return product(matrix, look(matrix, some).seen.t());
+  return at::mm(matrix, look(matrix, some).seen.t());
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <map>
 
-#include "ops/dense.h"
 #include "ops/for_each.h"
 
 namespace lmgc::ops {
@@ -197,21 +196,17 @@ bool quantize(const Spectrum& spectrum, const RankChoice& choice, double coarser
   powers = powers.index_select(1, useful);
 
   const at::Tensor basis = left * at::exp2(powers);
-  at::Tensor products = product(basis.t(), basis);
+  at::Tensor products = at::mm(basis.t(), basis);
   const at::Tensor size = products.diagonal().sqrt();
   products = products / size.unsqueeze(0) / size.unsqueeze(1);
   products.diagonal().add_(1e-12);
   at::Tensor seen = (basis / size.unsqueeze(0)).t();
-  if (spectrum.outside.defined()) seen = product(seen, spectrum.outside.to(at::kDouble));
-  at::Tensor solution;
-  alone([&] {
-    auto [factor, failed] = at::linalg_cholesky_ex(products);
-    if (failed.item<int>() != 0) return;
-    solution = at::cholesky_solve(seen, factor) / size.unsqueeze(1);
-  });
-  if (!solution.defined()) return false;
+  if (spectrum.outside.defined()) seen = at::mm(seen, spectrum.outside.to(at::kDouble));
+  auto [factor, failed] = at::linalg_cholesky_ex(products);
+  if (failed.item<int>() != 0) return false;
+  const at::Tensor solution = at::cholesky_solve(seen, factor) / size.unsqueeze(1);
   const at::Tensor right =
-      product(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
+      at::mm(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
   const double largest = std::max(largest_of(left), largest_of(right));
   if (!(largest < static_cast<double>(most_factor))) return false;
 

@@ -5,21 +5,49 @@
 
 #include <algorithm>
 #include <numeric>
-
-#include "ops/dense.h"
+#include <tuple>
 
 namespace lmgc::ops {
 namespace {
 
-// Left singular vectors and squared singular values of a matrix, the largest first. Through its
-// Gram matrix, in `type`: squares of small singular values drown in floats.
-void decompose(const at::Tensor& matrix, at::ScalarType type, Spectrum& spectrum) {
-  const Eigen eigen_of = eigen(gram(matrix, type));
-  spectrum.left = eigen_of.vectors.to(matrix.scalar_type());
-  spectrum.squares = to_doubles(eigen_of.values.clamp_min(0));
+// An orthonormal basis of the space of the columns of a matrix that has no fewer rows than columns.
+// By the Cholesky decomposition of the columns' Gram matrix: nothing but products. What rounding
+// leaves is as the square of the columns' dependence, so that it is done twice where that is too
+// much (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya 2015).
+at::Tensor orthonormal(const at::Tensor& matrix) {
+  at::Tensor basis = matrix.to(at::kDouble);
+  for (int round = 0; round < 2; ++round) {
+    at::Tensor products = at::mm(basis.t(), basis);
+    const at::Tensor sizes = products.diagonal().sqrt();
+    products.div_(sizes.unsqueeze(0)).div_(sizes.unsqueeze(1));
+    auto [factor, failed] = at::linalg_cholesky_ex(products);
+    const double smallest = failed.item<int>() == 0 ? factor.diagonal().min().item<double>() : 0.0;
+    constexpr double least = 1e-6, enough_for_floats = 1e-3;
+    if (!(smallest > least)) return std::get<0>(at::linalg_qr(matrix));
+    basis = at::linalg_solve_triangular(factor, (basis / sizes).t(), /*upper=*/false).t();
+    if (matrix.scalar_type() == at::kFloat && smallest > enough_for_floats) break;
+  }
+  return basis.to(matrix.scalar_type());
 }
 
 }  // namespace
+
+double largest_of(const at::Tensor& matrix) {
+  const auto [least, most] = at::aminmax(matrix);
+  return std::max(most.item<double>(), -least.item<double>());
+}
+
+Singular left_singular(const at::Tensor& matrix, at::ScalarType type) {
+  constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
+  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(type));
+  for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
+    const at::Tensor wide =
+        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(type);
+    gram.addmm_(wide, wide.t());
+  }
+  auto [ascending, vectors] = at::linalg_eigh(gram);
+  return {vectors.flip({1}).to(matrix.scalar_type()), to_doubles(ascending.flip({0}).clamp_min(0))};
+}
 
 void scale_(at::Tensor& matrix, const Weights& weights) {
   matrix.mul_(at::exp2(-weights.rows)).mul_(at::exp2(-weights.columns));
@@ -41,13 +69,12 @@ Weights balance(const LineSquares& some_rows, const LineSquares& some_columns) {
   at::Tensor rows, columns = at::ones({1, some_rows.squares.size(1)}, some_rows.squares.options());
   for (int round = 0; round < rounds; ++round) {
     const at::Tensor of_columns = at_places(columns, some_columns, 1);
-    rows = product(some_columns.squares, of_columns.reciprocal().t())
+    rows = at::mm(some_columns.squares, of_columns.reciprocal().t())
                .div_(of_columns.size(1))
                .clamp_min_(least);
     const at::Tensor of_rows = at_places(rows, some_rows, 0);
-    columns = product(of_rows.reciprocal().t(), some_rows.squares)
-                  .div_(of_rows.size(0))
-                  .clamp_min_(least);
+    columns =
+        at::mm(of_rows.reciprocal().t(), some_rows.squares).div_(of_rows.size(0)).clamp_min_(least);
   }
   return {(rows.log2() * 0.5).round(), (columns.log2() * 0.5).round()};
 }
@@ -60,12 +87,15 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
 
 double sum_of_squares(const at::Tensor& matrix) {
   const std::int64_t along = matrix.stride(1) == 1 ? 1 : 0;
-  return at::linalg_vector_norm(matrix, 2, {along}).to(at::kDouble).square_().sum().item<double>();
+  double sum = 0;
+  for (const double norm : to_doubles(at::linalg_vector_norm(matrix, 2, {along})))
+    sum += norm * norm;
+  return sum;
 }
 
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
-  decompose(matrix, at::kDouble, spectrum);
+  std::tie(spectrum.left, spectrum.squares) = left_singular(matrix, at::kDouble);
   spectrum.inside = matrix;
   // Not from the matrix: what a rank leaves is a difference of these, tiny for some matrices.
   spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
@@ -74,7 +104,7 @@ Spectrum exact_spectrum(const at::Tensor& matrix) {
 
 Look look(const at::Tensor& matrix, const at::Tensor& range) {
   const at::Tensor basis = orthonormal(range);
-  return {basis, product(basis.t(), matrix)};
+  return {basis, at::mm(basis.t(), matrix)};
 }
 
 at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
@@ -95,13 +125,14 @@ LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::in
   constexpr std::int64_t most = 128;
   const at::Tensor places = spread(matrix.size(along), most, matrix.device());
   at::Tensor lines = matrix.index_select(along, places);
-  lines.sub_(along == 0 ? product(look.basis.index_select(0, places), look.seen)
-                        : product(look.basis, look.seen.index_select(1, places)));
+  lines.sub_(along == 0 ? at::mm(look.basis.index_select(0, places), look.seen)
+                        : at::mm(look.basis, look.seen.index_select(1, places)));
   return {places, lines.square_()};
 }
 
 double LineSquares::estimate(std::int64_t elements) const {
-  return squares.sum().item<double>() * static_cast<double>(elements) /
+  const std::vector<double> sums = to_doubles(squares.sum(1));
+  return std::accumulate(sums.begin(), sums.end(), 0.0) * static_cast<double>(elements) /
          static_cast<double>(squares.numel());
 }
 
@@ -111,8 +142,9 @@ Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tens
   // Floats do where more is left than they lose.
   constexpr double much = 1e-5;
   const double seen = sum_of_squares(found.seen);
-  decompose(found.seen, total - seen > much * total ? matrix.scalar_type() : at::kDouble, spectrum);
-  spectrum.left = product(found.basis, spectrum.left);
+  std::tie(spectrum.left, spectrum.squares) =
+      left_singular(found.seen, total - seen > much * total ? matrix.scalar_type() : at::kDouble);
+  spectrum.left = at::mm(found.basis, spectrum.left);
   spectrum.outside = found.basis;
   spectrum.inside = found.seen;
   // What is left, as a difference, or, where it is so small that the difference is rounding,

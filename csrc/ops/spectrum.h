@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace lmgc::ops {
@@ -13,6 +14,9 @@ namespace lmgc::ops {
 struct Weights {
   at::Tensor rows, columns;
 };
+
+// The largest magnitude of a matrix that is not empty; NaN if there is one.
+double largest_of(const at::Tensor& matrix);
 
 // Takes the weights off, in place.
 void scale_(at::Tensor& matrix, const Weights& weights);
@@ -32,6 +36,11 @@ Weights balance(const LineSquares& some_rows, const LineSquares& some_columns);
 
 // Up to `most` places of `length`, evenly spread.
 at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& device);
+
+// All left singular vectors, in columns, and squared singular values of a matrix, the largest
+// first. Through its Gram matrix, in `type`: squares of small singular values drown in floats.
+using Singular = std::pair<at::Tensor, std::vector<double>>;
+Singular left_singular(const at::Tensor& matrix, at::ScalarType type);
 
 // The leading left singular vectors and squared singular values of a matrix whose rows are its
 // shorter side.
