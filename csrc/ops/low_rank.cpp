@@ -147,9 +147,6 @@ class Fit {
     spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), left);
     expected_ = choose_rank(spectrum, precisions(), static_cast<double>(rows()),
                             static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
-    fprintf(stderr, "double %d needs %d rank %ld of %ld bits %g\n", work_ == at::kDouble,
-            needs_double_, expected_.rank, seen_.size(0),
-            expected_.bits / rows() / matrix_.size(1));
   }
 
   Precisions precisions() const {
@@ -162,11 +159,11 @@ class Fit {
   }
 
   Spectrum spectrum() {
+    if (rows() <= limits_.most_exact_side) return exact_spectrum(matrix_);
     const std::int64_t first = seen_.size(0), most = limits_.most_components + oversampling;
     const std::int64_t expected = expected_.rank;
     const std::int64_t count = std::min(
         {rows(), most, 4 * expected > 3 * first ? 2 * first : 3 * expected / 2 + oversampling});
-    if (rows() <= limits_.most_exact_side && 2 * count > rows()) return exact_spectrum(matrix_);
     // The right singular vectors that were found, in the new weights, and some more.
     const std::int64_t old = std::min(count, first);
     seen_.mul_(at::exp2(-change_.columns));

@@ -19,9 +19,9 @@ struct SearchLimits {
 // `effort`: 1, the quickest, to 9, the smallest; a ValueError otherwise.
 inline SearchLimits search_limits(std::int64_t effort) {
   constexpr SearchLimits limits[] = {
-      {8, 16, 1, false},   {24, 32, 1, false},   {48, 64, 1, false},
-      {112, 96, 1, false}, {256, 160, 1, false}, {320, 256, 1, true},
-      {448, 384, 1, true}, {640, 768, 2, true},  {1 << 20, 1536, 2, true},
+      {8, 16, 1, false},   {24, 32, 1, false},   {48, 96, 1, false},
+      {96, 192, 1, false}, {256, 320, 1, false}, {320, 448, 1, true},
+      {448, 640, 1, true}, {640, 1024, 2, true}, {1 << 20, 2048, 2, true},
   };
   TORCH_CHECK_VALUE(effort >= 1 && effort <= 9, "effort is ", effort, ": it goes from 1 to 9");
   return limits[effort - 1];

@@ -38,16 +38,15 @@ class Coding {
   FixedHeads run() {
     std::vector<std::size_t> which;
     for (std::size_t i = 0; i < bytes_.size(); ++i) {
-      if (bytes_[i].numel() == 0) continue;
-      which.push_back(i);
-      if (is_float(i) && tables_ != Tables::planes) {
-        const PlainDispatch plain;
+      if (bytes_[i].numel() != 0) which.push_back(i);
+    }
+    for_each(which, [&](std::size_t i) {
+      if (is_float(i) && tables_ != Tables::planes)
         frame_.header.tensors[i].spare = find_spare(bytes_[i], format(i));
-      }
       attempts_[i].search = memories_ == nullptr || must_search(i);
       plan(i);
-    }
-    encode(which);
+    });
+    for_each(which, [&](std::size_t i) { encode(i); });
     if (memories_ == nullptr) return std::move(heads_);
     // What came out much larger than the last time is searched for after all.
     std::vector<std::size_t> again;
@@ -55,9 +54,11 @@ class Coding {
       if (attempts_[i].search || frame_.sections[i].size <= expected(i)) continue;
       again.push_back(i);
       attempts_[i].search = true;
-      plan(i);
     }
-    encode(again);
+    for_each(again, [&](std::size_t i) {
+      plan(i);
+      encode(i);
+    });
     for (const std::size_t i : which) remember(i);
     return std::move(heads_);
   }
@@ -82,7 +83,6 @@ class Coding {
 
   void plan(std::size_t i) {
     if (!is_float(i) || tables_ == Tables::planes) return;
-    const PlainDispatch plain;
     const auto& sizes = frame_.header.tensors[i].sizes;
     if (const at::Tensor reference = reference_of(i); reference.defined()) {
       attempts_[i].delta = plan_delta(bytes_[i], reference, format(i), spare(i), sizes,
@@ -112,10 +112,11 @@ class Coding {
     return references_ != nullptr ? (*references_)[i] : at::Tensor();
   }
 
-  void encode(const std::vector<std::size_t>& which) {
+  template <class Body>
+  void for_each(const std::vector<std::size_t>& which, const Body& body) const {
     std::vector<std::int64_t> sizes;
     for (const std::size_t i : which) sizes.push_back(bytes_[i].numel());
-    for_each_tensor(device_, sizes, [&](std::size_t k) { encode(which[k]); });
+    for_each_tensor(device_, sizes, [&](std::size_t k) { body(which[k]); });
   }
 
   void encode(std::size_t i) {
