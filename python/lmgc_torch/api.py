@@ -274,6 +274,8 @@ def info(data: Data) -> FrameInfo:
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
                 needs_reference=tensor.get("reference", False),
+                spare_bits=tensor["spare_bits"],
+                spare_exponents=tensor["spare_exponents"],
                 raw_bytes=tensor["raw_bytes"],
                 section_bytes=tensor["section_bytes"],
                 sections=dict(tensor["sections"]),
