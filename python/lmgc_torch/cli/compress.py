@@ -7,6 +7,7 @@ Examples:
   lmgc compress -r llama -o llama-lmgc    a folder becomes one of archives; the rest is copied
   lmgc compress -r runs                   in place: archives appear beside what they are made of
   lmgc compress step-110.pt --reference step-100.pt    what changed since then
+  lmgc compress -r tuned -o tuned-lmgc --reference llama    what tuning changed in all shards
   lmgc compress - < model.pt > model.lmgc
 
 A .pt file is read with weights_only=True; it may hold whatever that allows, nested checkpoints of
@@ -38,9 +39,10 @@ from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import (
     for_each,
     named_errors,
-    open_reference,
+    open_references,
     print_json,
     progress,
+    reference_of,
     say,
     set_up,
 )
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_files(parser, "FILE")
     arguments.add_output(parser, "FILE" + SUFFIX)
     arguments.add_method(parser)
-    arguments.add_reference(parser)
+    arguments.add_reference(parser, "what files are told relative to")
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     root = paths.mirrored(options)
     jobs = paths.find(options, SUFFIXES)
     planned = paths.plan(options, jobs, _rename)
-    reference = open_reference(options, planned)
+    references = open_references(options, planned)
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
         for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
@@ -82,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     def work(item: tuple[Job, Path | None]) -> None:
         job, output = item
         try:
-            info = _compress(options, job, output, reference)
+            info = _compress(options, job, output, reference_of(references, job))
         except NoTensorsError as error:
             if job.root is None or job.source is None:
                 raise
