@@ -256,9 +256,10 @@ def test_folders_that_are_no_references(run, tree: tuple[Path, Path, Tensors], t
     assert "empty is a folder without files of tensors" in messages
     assert not out.exists()
     first = base / "model-00001-of-00002.safetensors"
-    first.write_bytes(first.read_bytes()[:40])  # no file of tensors any more: what is left serves
-    run("compress", "-r", tuned, "-o", out, "--reference", base)
-    run("test", "-r", out, "--reference", base)
+    first.write_bytes(first.read_bytes()[:40])
+    _, messages = run("compress", "-r", tuned, "-o", out, "--reference", base, code=1)
+    assert messages.count("the reference base/model-00001-of-00002.safetensors is cut") == 3
+    assert not list(out.glob("*.lmgc"))
 
 
 def assert_same_trees(one: Path, two: Path) -> None:

@@ -126,7 +126,7 @@ class Reference:
 
     @classmethod
     def _open(cls, link: Link, prior: PriorLike | None, behind: "Reference | None") -> "Reference":
-        from lmgc_torch.checkpoints import NoTensorsError  # which needs archives itself
+        from lmgc_torch.checkpoints import SAFETENSORS_SUFFIX, NoTensorsError  # they need archives
         from lmgc_torch.checkpoints.folder import tensor_files
 
         if isinstance(link, Mapping):
@@ -136,15 +136,15 @@ class Reference:
             return cls([Source(dict(objects.encode(link)[1]))])
         path = Path(link)
         name = Path(os.path.abspath(path)).name
-        if not path.is_dir():
-            try:
-                return cls([_read(path, name, prior, behind)], name)
-            except NoTensorsError as error:
-                raise ValueError(str(error)) from error
         sources = []
-        for file in tensor_files(path):
-            with contextlib.suppress(NoTensorsError):  # a pickle of settings, for example
-                sources.append(_read(file, f"{name}/{file.name}", prior, behind))
+        for file in tensor_files(path) if path.is_dir() else [path]:
+            told = name if file is path else f"{name}/{file.name}"
+            try:
+                sources.append(_read(file, told, prior, behind))
+            except NoTensorsError as error:
+                if file is path or file.suffix == SAFETENSORS_SUFFIX:
+                    raise ValueError(str(error)) from error
+                # Else a pickle of settings, for example.
         if not sources:
             raise ValueError(f"the reference {path} is a folder without files of tensors")
         return cls(sources, name)
