@@ -70,3 +70,15 @@ def test_why_gradients_compress(plots: list[int], monkeypatch: pytest.MonkeyPatc
         assert 60 < planes < 100
     assert set(rows(halves)) == {"GPT", "ViT", "ConvNet"}
     assert plots == [1, 2, 1, 3, 1]
+
+
+def test_notebook_estimates_traffic(monkeypatch: pytest.MonkeyPatch):
+    cells = helpers.run_notebook(NOTEBOOKS / "traffic.ipynb", monkeypatch)
+    models, wav2vec, whole, bound, counted, ours = map(str, cells)
+    assert len(models.splitlines()) == 2 + 8
+    assert "11.6 PB" in wav2vec  # the paper has 11.7
+    assert "1.45 EB" in whole
+    assert "everything | 182.6 | 2.19" in bound
+    assert "2.0" in counted
+    ratios = [float(line.split("|")[3]) for line in ours.splitlines()[2:]]
+    assert ratios == pytest.approx([82.7, 33.0, 66.0], abs=0.2)
