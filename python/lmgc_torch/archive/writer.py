@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from lmgc_torch import api
+from lmgc_torch import api, form
 from lmgc_torch.api import Method, PriorLike
 from lmgc_torch.archive.container import (
     HEAD,
@@ -88,7 +88,7 @@ class ArchiveWriter:
             ValueError: There is a tensor of that name, or frames cannot hold it; the message names
                 it.
         """
-        api.flatten({name: tensor})  # raises
+        form.flatten({name: tensor})  # raises
         if tensor.dim() > MOST_DIMENSIONS:
             raise ValueError(
                 f"tensor {name!r} has {tensor.dim()} dimensions; a frame holds {MOST_DIMENSIONS} "
