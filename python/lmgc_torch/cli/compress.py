@@ -22,7 +22,6 @@ from typing import BinaryIO
 from lmgc_torch import files
 from lmgc_torch.archive import ArchiveReader
 from lmgc_torch.archive.info import ArchiveInfo
-from lmgc_torch.archive.reference import Reference
 from lmgc_torch.checkpoints import (
     SUFFIX,
     SUFFIXES,
@@ -33,7 +32,7 @@ from lmgc_torch.checkpoints import (
     read,
     verify_file,
 )
-from lmgc_torch.checkpoints.folder import copy, copy_rest
+from lmgc_torch.checkpoints.folder import FolderReferences, copy, copy_rest
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import (
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     def work(item: tuple[Job, Path | None]) -> None:
         job, output = item
         try:
-            info = _compress(options, job, output, reference_of(references, job))
+            info = _compress(options, job, output, references)
         except NoTensorsError as error:
             if job.root is None or job.source is None:
                 raise
@@ -115,7 +114,7 @@ def _rename(job: Job) -> str:
 
 
 def _compress(
-    options: argparse.Namespace, job: Job, output: Path | None, reference: Reference | None
+    options: argparse.Namespace, job: Job, output: Path | None, references: FolderReferences
 ) -> ArchiveInfo:
     paths.check_output(output, job.source, overwrite=options.force, remove=options.rm)
     name = job.name
@@ -123,6 +122,7 @@ def _compress(
     with paths.readable(job.source) as path:
         with progress(options, f"reading {name}"):
             content = read(path, name)
+        reference = reference_of(references, job)
 
         def write(file: BinaryIO) -> None:
             total = raw_bytes(content)
