@@ -117,3 +117,12 @@ def pt(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
     """A .pt file of these tensors."""
     torch.save(tensors, tmp_path / "model.pt")
     return tmp_path / "model.pt"
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small GPT-2 and its tokenizer, as transformers save them."""
+    pytest.importorskip("transformers")
+    import small_checkpoints
+
+    return small_checkpoints.write_gpt2(tmp_path_factory.mktemp("gpt2"))

@@ -3,18 +3,16 @@
 import json
 import math
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from helpers import DTYPES, FLOATS, from_bytes, gradient, run_notebook
+from helpers import DTYPES, FLOATS, from_bytes, gradient
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 import lmgc_torch
-from lmgc_torch import analyze, cli, compress, info
+from lmgc_torch import analyze, compress, info
 from lmgc_torch.analyze import CATEGORIES, Report, TensorReport, fields, sizes, spectrum
 from lmgc_torch.analyze.table import as_lines, in_words
 
@@ -425,99 +423,6 @@ def test_names_are_no_markup():
     assert "[bold]" in str(report)
 
 
-# ---- on the command line -------------------------------------------------------------------------
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.main(["analyze", *map(str, arguments)])
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
-    """The same tensors in every kind of file."""
-    tensors = {"weight": gradient(40, 30), "bias": normal(30)}
-    paths = {kind: tmp_path / f"model.{kind}" for kind in ("pt", "safetensors", "lmgc")}
-    torch.save(tensors, paths["pt"])
-    save_file(tensors, paths["safetensors"])
-    paths["lmgc"].write_bytes(compress(tensors).numpy().tobytes())
-    return paths
-
-
-def test_every_kind_of_file(files: dict[str, Path], capsys: pytest.CaptureFixture[str]):
-    out = {}
-    for kind, path in files.items():
-        assert run(path, "--json", "--downloads", "7") == 0
-        out[kind] = json.loads(capsys.readouterr().out)
-        out[kind].pop("file", None)
-    assert out["pt"] == out["lmgc"]
-    by_name = [sorted(out[kind]["tensors"], key=lambda t: t["name"]) for kind in out]
-    assert by_name[0] == by_name[1]
-    assert [tensor["name"] for tensor in out["pt"]["tensors"]] == ["weight", "bias"]
-    assert out["pt"]["saved_bytes"] == 7 * (out["pt"]["raw_bytes"] - out["pt"]["expected_bytes"])
-
-
-def test_table_and_page(files: dict[str, Path], capsys: pytest.CaptureFixture[str]):
-    page = files["pt"].with_name("report.html")
-    assert run(files["pt"], "--html", page, "--downloads", "1000") == 0
-    out = capsys.readouterr().out
-    assert out.startswith("tensor ")
-    assert "1,000 downloads a month" in out
-    assert page.read_text().startswith("<!DOCTYPE html>")
-    assert run(files["pt"], "--html", page) == cli.EXIT_USAGE
-    assert "exists already" in capsys.readouterr().err
-    assert run(files["pt"], "--html", page, "-f") == 0
-
-
-def test_methods_of_choice(files: dict[str, Path], capsys: pytest.CaptureFixture[str]):
-    assert run(files["pt"], "--json", "-m", "planes", "-m", "lm", "--sample", "0") == 0
-    tensors = json.loads(capsys.readouterr().out)["tensors"]
-    assert "scale" not in tensors[1]["sizes"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["no-such-file.pt"], cli.EXIT_USAGE, "there is no file"),
-        (["{pt}", "--downloads", "-1"], cli.EXIT_USAGE, "--downloads is -1"),
-        (["{pt}", "--sample", "-1"], cli.EXIT_USAGE, "--sample is -1"),
-        (["{pt}", "--html", "-"], cli.EXIT_USAGE, "needs a file"),
-        (["{pt}", "--html", "{pt}"], cli.EXIT_USAGE, "is the input itself"),
-        (["{pt}", "-m", "lm", "--prior", "no-such"], cli.EXIT_USAGE, "no-such"),
-        (["{bad}"], cli.EXIT_DATA, "neither a .safetensors file nor a .pt file"),
-        (["{cut}"], cli.EXIT_DATA, "cut.lmgc: "),
-    ],
-)
-def test_errors(
-    arguments: list[str],
-    code: int,
-    says: str,
-    files: dict[str, Path],
-    capsys: pytest.CaptureFixture[str],
-):
-    folder = files["pt"].parent
-    (folder / "bad.pt").write_text("no tensors")
-    (folder / "cut.lmgc").write_bytes(files["lmgc"].read_bytes()[:-5])
-    names = {"pt": files["pt"], "bad": folder / "bad.pt", "cut": folder / "cut.lmgc"}
-    assert run(*(argument.format(**names) for argument in arguments)) == code
-    assert says in capsys.readouterr().err
-
-
 def test_function_of_the_package():
     assert lmgc_torch.analyze is analyze
     assert callable(analyze)
-
-
-# ---- the notebook --------------------------------------------------------------------------------
-
-
-def test_notebook_estimates_traffic(monkeypatch: pytest.MonkeyPatch):
-    path = Path(__file__).resolve().parents[1] / "examples" / "notebooks" / "traffic.ipynb"
-    models, wav2vec, whole, bound, counted, ours = map(str, run_notebook(path, monkeypatch))
-    assert len(models.splitlines()) == 2 + 8
-    assert "11.6 PB" in wav2vec  # the paper has 11.7
-    assert "1.45 EB" in whole
-    assert "1.34 EB" in whole  # without the figure that was not compared with its source
-    assert "everything | 182.6 | 2.19" in bound
-    assert "2.0" in counted
-    ratios = [float(line.split("|")[3]) for line in ours.splitlines()[2:]]
-    assert ratios == pytest.approx([82.7, 33.0, 66.0], abs=0.2)

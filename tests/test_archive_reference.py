@@ -226,18 +226,21 @@ def test_what_is_no_reference(tmp_path: Path, before: Tensors, now: Tensors):
     single = tmp_path / "frame.lmgc"
     single.write_bytes(compress(now, reference=before).numpy().tobytes())
     for wrong in (path, single):
-        with pytest.raises(ValueError, match=f"reference {wrong.name} needs a reference itself"):
+        with pytest.raises(ReferenceMismatchError, match=f"{wrong.name}: it needs a reference its"):
             save_file(now, last, reference=wrong)
     with pytest.raises(ValueError, match=r"the reference a\.txt is neither"):
         load_file(path, reference=text)
-    with pytest.raises(TypeError, match="reference is of type list"):
-        save(now, last, reference=[before])  # type: ignore[arg-type]
+    for none in (7, [[before]]):
+        with pytest.raises(TypeError, match=f"reference is of type {type(none).__name__}; it must"):
+            save(now, last, reference=none)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reference is an empty list"):
+        save(now, last, reference=[])
     with pytest.raises(TypeError, match=r"object\['a'\]"):
         save(now, last, reference={"a": object()})
     with pytest.raises(FileNotFoundError):
         save(now, last, reference=tmp_path / "none.pt")
     for write in (save, save_file):
-        with pytest.raises(ValueError, match="is the reference: write to another file"):
+        with pytest.raises(ValueError, match=r"would change the reference .*: write elsewhere"):
             write(now, base, reference=base)
     assert all_identical(load_file(base).values(), before.values())
     assert not last.exists()
@@ -328,7 +331,7 @@ def test_references_that_are_not_described(small: tuple[bytes, Tensors, Tensors]
 
 def read_with(data: bytes, base: Tensors) -> list[torch.Tensor]:
     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return ArchiveReader(raw, reference=Reference(base)).tensors()
+    return ArchiveReader(raw, reference=Reference.open(base)).tensors()
 
 
 def test_references_that_are_not_the_frames(small: tuple[bytes, Tensors, Tensors]):
@@ -340,7 +343,7 @@ def test_references_that_are_not_the_frames(small: tuple[bytes, Tensors, Tensors
     with pytest.raises(ReferenceMismatchError, match="made with a reference"):
         read_with(archive_by_hand(frames, wrong), before)
     other = next_step(before)
-    about = Reference(other).entry([]).tensors
+    about = Reference.open(other).entry({}).tensors
     with pytest.raises(ReferenceMismatchError):
         read_with(archive_by_hand(frames, {**index, "reference": {"tensors": about}}), other)
     wrong["reference"]["name"] = "\x1b[2J\ud800"  # no message prints it as it is

@@ -90,3 +90,36 @@ def test_list_of_lowrank(run, tmp_path: Path):
     assert list(tensor["bits_per_element"]) == ["side", "digits", "escapes", "tails"]
     bits = 8 * tensor["section_bytes"] / 6300
     assert sum(tensor["bits_per_element"].values()) == pytest.approx(bits)
+
+
+def test_bits_that_are_not_used(run, tmp_path: Path):
+    """float32 tensors that hold bfloat16 values have 16 of them, and those of float16 13."""
+    values = gradient(90, 70) * 100
+    tensors = {"b": values.bfloat16().float(), "h": values.half().float(), "f": values}
+    tensors["c"] = tensors["b"] + tensors["b"]
+    tensors["i"] = torch.arange(5)
+    torch.save(tensors, tmp_path / "a.pt")
+    archive = tmp_path / "a.pt.lmgc"
+    run("compress", "-m", "scale", tmp_path / "a.pt")
+    out, _ = run("info", archive)
+    assert "\nbits of the mantissa that are not used: 13 in 1 tensor, 16 in 2 tensors\n" in out
+    out, _ = run("info", "--json", archive)
+    assert json.loads(out)["spare_bits"] == {"13": 1, "16": 2}
+    out, _ = run("list", archive)
+    head, *rows = out.splitlines()
+    place = head.split().index("spare")
+    told = {row.split()[0]: row.split()[place] for row in rows[:3]}
+    assert (told["b"], told["h"]) == ("16", "13")
+    assert told["f"] == rows[2].split()[4]  # nothing stands there
+    assert "spare: low bits of the mantissa that no element uses" in out
+    out, _ = run("list", "--json", archive)
+    by_name = {tensor["name"]: tensor for tensor in json.loads(out)["tensors"]}
+    spare = {"b": 16, "h": 13, "f": 0, "i": 0, "c": 16}
+    assert {n: t["spare_bits"] for n, t in by_name.items()} == spare
+    assert by_name["h"]["spare_exponents"] > 0
+    assert by_name["f"]["spare_exponents"] == 0
+    run("compress", "-f", "-m", "planes", tmp_path / "a.pt")
+    for command in ("info", "list"):
+        out, _ = run(command, archive)
+        assert "not used" not in out
+        assert "spare" not in out

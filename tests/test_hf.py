@@ -11,7 +11,7 @@ import torch
 from command_line import files
 from helpers import identical, python
 
-from lmgc_torch import CorruptArchiveError, hf
+from lmgc_torch import CorruptArchiveError, ReferenceMismatchError, hf
 
 transformers = pytest.importorskip("transformers")
 
@@ -93,6 +93,74 @@ def test_what_the_command_line_wrote(run, model, tmp_path: Path):
 def test_plain_checkpoints_load_too(model, tmp_path: Path):
     model.save_pretrained(tmp_path / "plain")
     assert same(load(tmp_path / "plain"), model)
+
+
+# ---- relative to the model that it was made of ---------------------------------------------------
+
+
+def tuned(model):
+    """The model after a little training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1e-4 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.lmgc"))
+
+
+def test_tuned_models(model, tmp_path: Path):
+    """The base may be plain or compressed, in other shards; the folder is what it always is."""
+    base, shards, packed = (tmp_path / name for name in ("base", "shards", "packed"))
+    model.save_pretrained(base)
+    model.save_pretrained(shards, max_shard_size="8KB")
+    hf.save_pretrained(model, packed, max_shard_size="12KB", method="planes")
+    model = tuned(model)
+    hf.save_pretrained(model, tmp_path / "alone")
+    for i, reference in enumerate((base, shards, packed)):
+        folder = tmp_path / str(i)
+        hf.save_pretrained(model, folder, reference=reference, max_shard_size="10KB")
+        assert size(folder) < 0.85 * size(tmp_path / "alone")
+        for other in (base, shards, str(packed)):
+            assert same(load(folder, reference=other), model)
+    hf.save_pretrained(model, folder, reference=[packed])
+    with hf.decompressed(folder, reference=base) as plain:
+        assert files(Path(plain)) == files(base)
+    assert same(load(tmp_path / "alone", reference=base), model)  # needs none
+
+
+def test_tuned_models_of_tuned_models(model, tmp_path: Path):
+    paths = [tmp_path / name for name in ("base", "tuned", "more")]
+    hf.save_pretrained(model, paths[0])
+    hf.save_pretrained(tuned(model), paths[1], reference=paths[0])
+    hf.save_pretrained(tuned(model), paths[2], reference=[paths[1], paths[0]])
+    assert same(load(paths[2], reference=[paths[1], paths[0]]), model)
+    says = "tuned/model.safetensors.lmgc: it needs a reference itself, base "
+    with pytest.raises(ReferenceMismatchError, match=says):
+        load(paths[2], reference=paths[1])
+
+
+def test_other_references(model, tmp_path: Path):
+    base, folder = tmp_path / "base", tmp_path / "tuned"
+    model.save_pretrained(base)
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    tuned(model).save_pretrained(tmp_path / "other")
+    hf.save_pretrained(tuned(model), folder, reference=base)
+    with pytest.raises(ReferenceMismatchError, match=r"made with base \(tensors"):
+        load(folder)
+    with pytest.raises(ReferenceMismatchError, match=r"made with base \(.*not with other \("):
+        load(folder, reference=tmp_path / "other")
+    with pytest.raises(FileNotFoundError):
+        load(folder, reference=tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is a folder without files of tensors"):
+        hf.save_pretrained(model, tmp_path / "a", reference=tmp_path / "empty")
+    for target, reference in ((base, base), (base, base / "model.safetensors")):
+        with pytest.raises(ValueError, match=r"would change the reference .*: write elsewhere"):
+            hf.save_pretrained(model, target, reference=reference)
+    assert before == {path: path.read_bytes() for path in base.iterdir()}
 
 
 def test_damage(model, tmp_path: Path):

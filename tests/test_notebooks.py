@@ -99,3 +99,16 @@ def test_near_lossless_and_checkpoints(
     said = capsys.readouterr().out
     assert said.count("ReferenceMismatchError") == 2
     assert "every bit came back" in said
+
+
+def test_notebook_estimates_traffic(monkeypatch: pytest.MonkeyPatch):
+    cells = helpers.run_notebook(NOTEBOOKS / "traffic.ipynb", monkeypatch)
+    models, wav2vec, whole, bound, counted, ours = map(str, cells)
+    assert len(models.splitlines()) == 2 + 8
+    assert "11.6 PB" in wav2vec  # the paper has 11.7
+    assert "1.45 EB" in whole
+    assert "1.34 EB" in whole  # without the figure that was not compared with its source
+    assert "everything | 182.6 | 2.19" in bound
+    assert "2.0" in counted
+    ratios = [float(line.split("|")[3]) for line in ours.splitlines()[2:]]
+    assert ratios == pytest.approx([82.7, 33.0, 66.0], abs=0.2)

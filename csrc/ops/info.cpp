@@ -109,8 +109,10 @@ std::string info(const at::Tensor& data) {
     for (std::size_t d = 0; d < record.sizes.size(); ++d)
       out << (d == 0 ? "" : ", ") << record.sizes[d];
     out << "], \"method\": \"" << name(record.method) << "\", \"raw_bytes\": " << record.bytes
-        << ", \"section_bytes\": " << record.section_size << ", " << sections_json(frame, i, header)
-        << "}";
+        << ", \"section_bytes\": " << record.section_size
+        << ", \"spare_bits\": " << static_cast<int>(record.spare.mantissa_bits)
+        << ", \"spare_exponents\": " << record.spare.exponents << ", "
+        << sections_json(frame, i, header) << "}";
   }
   out << "]}";
   return out.str();

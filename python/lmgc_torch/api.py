@@ -1,27 +1,20 @@
 """Compress, decompress, and look into frames: the functional face of the library.
 
 A *frame* is the compressed form of a list of tensors: self-contained bytes in a 1-D uint8 tensor.
-What frames remember beside the tensors (whether they were a single tensor, a list or a dict, and
-the names) is a line of JSON in the frame's metadata:
-
-    (empty)                         a list; so are frames of ``torch.ops.lmgc.compress``
-    {"lmgc":1}                      a single tensor
-    {"lmgc":1,"names":["a","b"]}    a dict
-    {"lmgc":1,"list":true, ...}     a list, where there is more to say
-
-Other keys belong to those who write them.
+`form` has what it remembers beside the tensors.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import torch
 
-from lmgc_torch import _library
+from lmgc_torch import _library, form
 from lmgc_torch import prior as _prior
 from lmgc_torch.errors import CorruptFrameError, translated
+from lmgc_torch.form import Tensors
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.prior import Prior
@@ -36,7 +29,6 @@ __all__ += ["Method", "Window", "Tensors", "Data", "PriorLike"]
 
 Method: TypeAlias = Literal["auto", "raw", "planes", "scale", "lowrank", "lm", "lmgc"]
 Window: TypeAlias = Literal["disjoint", "sliding"]
-Tensors: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Data: TypeAlias = "torch.Tensor | Buffer"
 PriorLike: TypeAlias = Prior | str | os.PathLike[str]
 
@@ -47,7 +39,6 @@ REMEMBERS = frozenset(("auto", "lowrank"))
 """Methods that take a warm start or a past frame."""
 REFERS = ("auto", "lowrank", "scale")
 """Methods that take a reference."""
-METADATA_VERSION = 1
 
 
 def compress(
@@ -135,11 +126,8 @@ def compress(
         >>> decompress(frame)["weight"].shape
         torch.Size([1000])
     """
-    values, structure = flatten(tensors)
-    metadata = ""
-    if structure != _A_LIST:
-        keys = {"lmgc": METADATA_VERSION, **structure}
-        metadata = json.dumps(keys, separators=(",", ":"))
+    values, structure = form.flatten(tensors)
+    metadata = form.metadata_of(structure)
     if method not in METHODS:
         legal = ", ".join(map(repr, METHODS))
         raise ValueError(f"method is {method!r}; it must be one of {legal}")
@@ -153,7 +141,7 @@ def compress(
     if reference is not None:
         if past is not None or warm_start is not None:
             raise ValueError("reference goes neither with past nor with warm_start")
-        others = _matched(reference, structure, len(values))
+        others = form.matched(reference, structure, len(values))
         if method in REFERS:
             with translated():
                 frame = _library.ops().compress.reference(
@@ -223,14 +211,14 @@ def decompress(
     """
     frame = _frame(data)
     header = _header(frame)
-    structure = _structure(header)
+    structure = form.structure_of(header)
     if past is not None and not isinstance(past, PastFrame):
         raise TypeError(f"past is of type {type(past).__name__}; it must be a PastFrame")
     tensors: list[torch.Tensor]
     if reference is not None:
         if past is not None:
             raise ValueError("reference does not go with past")
-        others = _matched(reference, structure, len(header["tensors"]))
+        others = form.matched(reference, structure, len(header["tensors"]))
         with translated():
             tensors = _library.ops().decompress.reference(frame, others)
     elif past is not None:
@@ -241,11 +229,10 @@ def decompress(
         handle = _handle(prior, frame.device, methods)
         with translated():
             tensors = _library.ops().decompress(frame, handle)
-    if _kind(structure) == "list":
+    kind = form.kind_of(structure)
+    if kind == "list":
         return tensors
-    if _kind(structure) == "dict":
-        return dict(zip(structure["names"], tensors, strict=True))
-    return tensors[0]
+    return tensors[0] if kind == "tensor" else dict(zip(structure["names"], tensors, strict=True))
 
 
 def info(data: Data) -> FrameInfo:
@@ -266,11 +253,11 @@ def info(data: Data) -> FrameInfo:
         ImportError: The native library cannot be loaded; the message says why.
     """
     header = _header(_frame(data))
-    structure = _structure(header)
+    structure = form.structure_of(header)
     names = structure.get("names") or [None] * len(header["tensors"])
     return FrameInfo(
         version=header["version"],
-        kind=_kind(structure),
+        kind=form.kind_of(structure),
         tensors=tuple(
             TensorInfo(
                 name=name,
@@ -279,6 +266,8 @@ def info(data: Data) -> FrameInfo:
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
                 needs_reference=tensor.get("reference", False),
+                spare_bits=tensor["spare_bits"],
+                spare_exponents=tensor["spare_exponents"],
                 raw_bytes=tensor["raw_bytes"],
                 section_bytes=tensor["section_bytes"],
                 sections=dict(tensor["sections"]),
@@ -291,61 +280,6 @@ def info(data: Data) -> FrameInfo:
         needs_past=header["past"],
         metadata=header["metadata"],
     )
-
-
-_A_LIST = {"list": True}
-
-
-def flatten(tensors: object) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """Returns the tensors of what `compress` takes, and the metadata's keys that tell its form."""
-    if isinstance(tensors, torch.Tensor):
-        return [_checked(tensors, "the tensor")], {}
-    if isinstance(tensors, Mapping):
-        for name in tensors:
-            if not isinstance(name, str):
-                raise TypeError(
-                    f"the names of tensors must be str; {name!r} is of type {type(name).__name__}"
-                )
-        values = [_checked(value, f"tensor {name!r}") for name, value in tensors.items()]
-        return values, {"names": list(tensors)}
-    if isinstance(tensors, Sequence) and not isinstance(
-        tensors, str | bytes | bytearray | memoryview
-    ):
-        return [_checked(value, f"tensor {i}") for i, value in enumerate(tensors)], _A_LIST
-    raise TypeError(
-        "compress takes a tensor, a list of tensors or a dict of tensors by name, not a "
-        f"{type(tensors).__name__}"
-    )
-
-
-def _matched(reference: object, structure: Mapping[str, Any], count: int) -> list[torch.Tensor]:
-    """Returns a reference for each tensor of a structure: an empty tensor where it has none."""
-    nothing = torch.empty(0)
-    names = structure.get("names")
-    if names is not None:
-        if not isinstance(reference, Mapping):
-            raise ValueError("the tensors have names; the reference must be a dict of tensors, too")
-        known = {name: reference[name] for name in names if name in reference}
-        others, _ = flatten(known)
-        return [dict(zip(known, others, strict=True)).get(name, nothing) for name in names]
-    others, form = flatten(reference)
-    if form.get("names") is not None or len(others) != count:
-        raise ValueError(f"the reference must be of the same form as what has {count} tensors")
-    return others
-
-
-def _checked(value: object, what: str) -> torch.Tensor:
-    """Returns `value` if it is a dense tensor; the operator checks the rest."""
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{what} is of type {type(value).__name__}, not a torch.Tensor")
-    if value.is_nested or value.layout != torch.strided:
-        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
-        raise ValueError(f"{what} is {layout}; lmgc compresses dense tensors")
-    if value.is_meta:
-        raise ValueError(f"{what} is a meta tensor: it has no data")
-    if value.is_quantized:
-        raise ValueError(f"{what} is quantized; compress its int_repr() and its parameters")
-    return value
 
 
 def _handle(prior: PriorLike | None, device: torch.device, methods: Set[str]) -> Any:
@@ -409,33 +343,3 @@ def _header(frame: torch.Tensor) -> dict[str, Any]:
             if not isinstance(size, int):
                 raise CorruptFrameError(f"tensor {index}: {part}, {size}")
     return header
-
-
-def _structure(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys that `compress` wrote into the metadata, checked."""
-    try:
-        keys = json.loads(header["metadata"])
-    except (ValueError, RecursionError):
-        return _A_LIST
-    if not isinstance(keys, dict) or "lmgc" not in keys:
-        return _A_LIST
-    if keys["lmgc"] != METADATA_VERSION:
-        raise CorruptFrameError(
-            f"the metadata are of version {keys['lmgc']!r}; this lmgc_torch reads version "
-            f"{METADATA_VERSION}"
-        )
-    count = len(header["tensors"])
-    names = keys.get("names")
-    if names is not None:
-        good = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not good or len(names) != count or len(set(names)) != count:
-            raise CorruptFrameError(f"the metadata do not name the frame's {count} tensors")
-    elif not keys.get("list") and count != 1:
-        raise CorruptFrameError(f"the metadata speak of one tensor, but the frame has {count}")
-    return keys
-
-
-def _kind(structure: Mapping[str, Any]) -> Literal["tensor", "list", "dict"]:
-    if structure.get("names") is not None:
-        return "dict"
-    return "list" if structure.get("list") else "tensor"

@@ -35,6 +35,9 @@ class TensorInfo:
             "lmgc": "side", "lanes" (the digits that the model saw) and "tails" (the others).
         needs_reference: Whether it was compressed relative to a reference, which decompressing
             needs, too.
+        spare_bits: The bits at the low end of the mantissa that no element uses and that are not
+            stored, as of a float32 tensor that holds bfloat16 values; 0 if there are none.
+        spare_exponents: The exponents at the low end of the format that are not stored either.
     """
 
     name: str | None
@@ -46,6 +49,8 @@ class TensorInfo:
     section_bytes: int
     sections: dict[str, int]
     needs_reference: bool = False
+    spare_bits: int = 0
+    spare_exponents: int = 0
 
     @property
     def ratio(self) -> float:
@@ -142,9 +147,11 @@ def table(tensors: Sequence[TensorInfo], whole: Sizes) -> list[str]:
     """Returns the lines of a table of tensors, with what all of them take at its end."""
     told = {p for t in tensors if t.method in RESIDUAL_METHODS for p in t.sections}
     parts = tuple(part for part in RESIDUAL_PARTS if part in told)
-    rank = ("rank",) if any(tensor.rank > 0 for tensor in tensors) else ()
-    no_rank, no_parts = ("",) * len(rank), ("",) * len(parts)
-    rows = [("tensor", "type", "shape", "method", *rank, "bytes", "in frame", "%", *parts)]
+    counts = {"rank": [tensor.rank for tensor in tensors]}
+    counts["spare"] = [tensor.spare_bits for tensor in tensors]
+    shown = {name: column for name, column in counts.items() if any(column)}
+    no_counts, no_parts = ("",) * len(shown), ("",) * len(parts)
+    rows = [("tensor", "type", "shape", "method", *shown, "bytes", "in frame", "%", *parts)]
     for index, tensor in enumerate(tensors):
         bits = tensor.bits_per_element if tensor.method in RESIDUAL_METHODS else {}
         rows.append(
@@ -153,7 +160,7 @@ def table(tensors: Sequence[TensorInfo], whole: Sizes) -> list[str]:
                 str(tensor.dtype).removeprefix("torch."),
                 "x".join(map(str, tensor.shape)) or "scalar",
                 tensor.method,
-                *(str(tensor.rank or "") for _ in rank),
+                *(str(column[index] or "") for column in shown.values()),
                 f"{tensor.raw_bytes:,}",
                 f"{tensor.section_bytes:,}",
                 f"{tensor.ratio:.1f}",
@@ -162,9 +169,11 @@ def table(tensors: Sequence[TensorInfo], whole: Sizes) -> list[str]:
         )
     total = (f"{whole.raw_bytes:,}", f"{whole.bytes:,}", f"{whole.ratio:.1f}")
     header = ("", f"{whole.header_bytes:,}", "")
-    rows.append(("header", "", "", "", *no_rank, *header, *no_parts))
-    rows.append(("all", "", "", whole.method, *no_rank, *total, *no_parts))
+    rows.append(("header", "", "", "", *no_counts, *header, *no_parts))
+    rows.append(("all", "", "", whole.method, *no_counts, *total, *no_parts))
     lines = aligned(rows, left=4)
+    if "spare" in shown:
+        lines.append("spare: low bits of the mantissa that no element uses and that are not stored")
     if parts:
         lines.append(f"{', '.join(parts)}: in bits for each element")
     return lines

@@ -10,7 +10,7 @@ Frames of method "lmgc", whatever their version, need `prior_v1.pt`, those of me
 that `prior_files` tells: `prior_v2_lm.pt`, or one of the bundled architecture, which is built from
 numbers. Where there is a `NAME.before`, it is the frame that this one refers to, where there is a
 `NAME.reference`, it has the bytes of the tensors that it was compressed relative to.
-tests/test_reference.py reads all of it.
+tests/test_golden.py reads all of it.
 """
 
 import argparse

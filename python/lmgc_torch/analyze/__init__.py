@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from lmgc_torch import api
+from lmgc_torch import api, form
 from lmgc_torch.analyze import category, fields, sizes, spectrum
 from lmgc_torch.analyze.report import CATEGORIES, Category, Field, Report, Spectrum, TensorReport
 from lmgc_torch.api import Method, PriorLike, Tensors
@@ -52,7 +52,7 @@ def analyze(
         >>> report.tensors[0].best
         'planes'
     """
-    values, _ = api.flatten(tensors)
+    values, _ = form.flatten(tensors)
     if sample is not None and sample < 1:
         raise ValueError(f"sample is {sample}: it should be at least 1, or None for everything")
     for method in methods:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lmgc_torch import api
+from lmgc_torch import api, form
 from lmgc_torch.analyze.fields import as_words
 from lmgc_torch.api import Method, PriorLike, Tensors
 from lmgc_torch.errors import LmgcError
@@ -127,8 +127,8 @@ def _groups(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Ten
 
 
 def _compare(before: Tensors, after: Tensors, method: str) -> None:
-    one, keys = api.flatten(before)
-    two, other = api.flatten(after)
+    one, keys = form.flatten(before)
+    two, other = form.flatten(after)
     same = keys == other and len(one) == len(two)
     if not same or not all(map(torch.equal, map(as_words, one), map(as_words, two))):
         raise LmgcError(f"method {method!r}: what was decompressed differs from what went in")

@@ -80,7 +80,8 @@ class ReferenceEntry:
     name: str | None = None
 
     def __str__(self) -> str:
-        return f"{printable(self.name or 'a reference')} (tensors {self.tensors[:16]})"
+        held = "" if self.archive is None else f", archive {self.archive[:16]}"
+        return f"{printable(self.name or 'a reference')} (tensors {self.tensors[:16]}{held})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,6 +79,12 @@ class ArchiveInfo(Sizes):
             identity=index.identity,
         )
 
+    @property
+    def spare_bits(self) -> dict[int, int]:
+        """How many tensors have so many spare bits, of those that have some, by their number."""
+        spare = Counter(tensor.spare_bits for tensor in self.tensors if tensor.spare_bits)
+        return dict(sorted(spare.items()))
+
     def table(self) -> str:
         """Returns a table of the tensors."""
         lines = table(self.tensors, self)
@@ -101,6 +107,9 @@ class ArchiveInfo(Sizes):
             + (", ".join(f"{name} {count}" for name, count in sorted(methods.items())) or "none"),
             "bytes: " + ", ".join(f"{name} {size:,}" for name, size in self.sections.items()),
         ]
+        if self.spare_bits:
+            told = (f"{bits} in {_counted(count)}" for bits, count in self.spare_bits.items())
+            lines.append(f"bits of the mantissa that are not used: {', '.join(told)}")
         for prior in self.priors:
             lines.append("prior: " + ", ".join(f"{key} {value}" for key, value in prior.items()))
         if self.needs_past:
@@ -117,11 +126,14 @@ class ArchiveInfo(Sizes):
         if self.reference is None:
             return ["needs the reference that it was compressed relative to"] if relative else []
         name = printable(self.reference.name or "given as tensors")
-        count = "1 tensor" if relative == 1 else f"{relative} tensors"
-        told = f"needs the reference {name} for {count}: {self.reference.tensors}"
+        told = f"needs the reference {name} for {_counted(relative)}: {self.reference.tensors}"
         if self.reference.archive is not None:
             told += f", of the archive {self.reference.archive}"
         return [told]
+
+
+def _counted(tensors: int) -> str:
+    return "1 tensor" if tensors == 1 else f"{tensors} tensors"
 
 
 _FORMATS = {

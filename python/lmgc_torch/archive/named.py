@@ -61,16 +61,19 @@ def save_file(
         metadata: Texts by key, to be stored as they are.
         method: As for `lmgc_torch.compress`.
         prior: As for `lmgc_torch.compress`.
-        reference: What the reader has as well: an archive, a .safetensors or .pt file, or a dict,
-            of tensors or such as `save` takes. Floats are told relative to those of the same
-            name, type and shape, by "auto", "lowrank" and "scale", where that is smaller. The
-            archive is then read with the same tensors as reference, whatever file holds them.
+        reference: What the reader has as well: an archive, a .safetensors or .pt file, a folder
+            with such files, or a dict, of tensors or such as `save` takes. Floats are told
+            relative to those of the same name, type and shape, by "auto", "lowrank" and "scale",
+            where that is smaller. The archive is then read with the same tensors as reference,
+            whatever files hold them. If an archive needs a reference itself: a list of them, each
+            followed by its own.
 
     Raises:
         TypeError: `tensors` is no dict of tensors, or `metadata` none of texts.
         ValueError: A tensor is sparse or quantized, a name is no Unicode text, or the method or the
-            prior are none; the message names the tensor. The reference holds no tensors, needs
-            one itself, or is the file to be written.
+            prior are none; the message names the tensor. The reference holds no tensors, or is the
+            file to be written.
+        ReferenceMismatchError: The reference needs one itself, and that is missing or another.
         OSError: The file cannot be written.
 
     Example:
@@ -126,8 +129,9 @@ def load_file(
         CorruptArchiveError: The file is no archive, or is damaged or cut.
         CorruptFrameError: The tensors of an archive are damaged.
         PriorMismatchError: It was made with another prior.
-        ReferenceMismatchError: It was made with another reference, or with one that is not given.
-        ValueError: The reference holds no tensors, or needs one itself.
+        ReferenceMismatchError: It was made with another reference, or with one that is not given;
+            or its reference was. The message says which is needed.
+        ValueError: The reference holds no tensors.
         OSError: The file cannot be read.
     """
     base = None if reference is None else Reference.open(reference, prior=prior)

@@ -40,6 +40,7 @@ def save(
     Raises:
         TypeError: The object holds something else; the message says where.
         ValueError: The method or the prior are none, or the reference does not do.
+        ReferenceMismatchError: The reference needs one itself, and that is missing or another.
         OSError: The file cannot be written.
 
     Example:
@@ -83,7 +84,7 @@ def load(
         CorruptArchiveError: The file is no archive, or is damaged or cut.
         CorruptFrameError: The tensors of an archive are damaged.
         PriorMismatchError: It was made with another prior.
-        ReferenceMismatchError: It was made with another reference, or with one that is not given.
+        ReferenceMismatchError: As for `load_file`.
         ValueError: The reference does not do.
         OSError: The file cannot be read.
     """

@@ -239,11 +239,11 @@ class ArchiveReader:
     def _references(self, number: int) -> dict[str, torch.Tensor] | list[torch.Tensor] | None:
         """Returns what a frame was compressed relative to; None if it was not."""
         needed = self._needed(number)
+        if needed and self.index.version > 0 and self.index.reference is None:
+            raise CorruptArchiveError(
+                f"frame {number} needs a reference, and the index speaks of none"
+            )
         if not needed or self._reference is None:
-            if needed and self.index.version > 0:
-                raise CorruptArchiveError(
-                    f"frame {number} needs a reference, and the index speaks of none"
-                )
             return None
         found = {one.name: self._reference.tensor(one) for one in needed}
         known = {name: tensor for name, tensor in found.items() if tensor is not None}

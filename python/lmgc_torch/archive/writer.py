@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from lmgc_torch import api
+from lmgc_torch import api, form
 from lmgc_torch.api import Method, PriorLike
 from lmgc_torch.archive.container import (
     HEAD,
@@ -69,7 +69,7 @@ class ArchiveWriter:
         self._method = method
         self._prior = prior
         self._reference = reference if method in api.REFERS else None
-        self._digests: dict[int, bytes] = {}  # of what is needed of the reference, by position
+        self._needed: dict[int, tuple[Needed, bytes]] = {}  # of the reference, by position
         self._progress = progress
         self._options = options
         self._offset = 0
@@ -88,7 +88,7 @@ class ArchiveWriter:
             ValueError: There is a tensor of that name, or frames cannot hold it; the message names
                 it.
         """
-        api.flatten({name: tensor})  # raises
+        form.flatten({name: tensor})  # raises
         if tensor.dim() > MOST_DIMENSIONS:
             raise ValueError(
                 f"tensor {name!r} has {tensor.dim()} dimensions; a frame holds {MOST_DIMENSIONS} "
@@ -131,9 +131,8 @@ class ArchiveWriter:
             self._end_group(device)
         texts = None if metadata is None else dict(metadata)
         reference = None
-        if self._reference is not None and self._digests:
-            digests = (self._digests[position] for position in sorted(self._digests))
-            reference = self._reference.entry(digests)
+        if self._reference is not None and self._needed:
+            reference = self._reference.entry(dict(self._needed[i] for i in sorted(self._needed)))
         index = Index(tuple(self._frames), tuple(self._tensors), texts, object, file, reference)
         stored, plain_size = write_index(index)
         trailer = write_trailer(self._offset, stored, plain_size)
@@ -179,7 +178,7 @@ class ArchiveWriter:
         ):
             if told.needs_reference:
                 needed = Needed(name, tensor.dtype, tuple(tensor.shape))
-                self._digests[position] = digest(needed, reference)
+                self._needed[position] = needed, digest(needed, reference)
         if self._progress is not None:
             self._progress(self._infos[-1].raw_bytes)
 

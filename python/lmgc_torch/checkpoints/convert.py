@@ -37,17 +37,18 @@ def read(path: Path, name: str) -> Content:
 
 
 def read_tensors(
-    path: Path, name: str, *, prior: PriorLike | None = None
+    path: Path, name: str, *, prior: PriorLike | None = None, reference: Reference | None = None
 ) -> dict[str, torch.Tensor]:
     """Reads the tensors of a file, or decodes those of an archive or a frame.
 
     Raises:
         NoTensorsError: It is none of these.
         CorruptFrameError: An archive or a frame is damaged.
+        ReferenceMismatchError: It was made with another reference, or with one that is not given.
     """
     view = files.map_file(path).numpy().data
     if is_archive(view) or is_frame(view):
-        reader = ArchiveReader.open(path, prior=prior)
+        reader = ArchiveReader.open(path, prior=prior, reference=reference)
         return dict(zip(reader.names, reader.tensors(), strict=True))
     return dict(read(path, name).tensors)
 

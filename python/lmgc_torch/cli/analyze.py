@@ -12,9 +12,16 @@ from lmgc_torch import api, files
 from lmgc_torch.analyze import METHODS, SAMPLE, analyze
 from lmgc_torch.analyze.table import as_text
 from lmgc_torch.checkpoints import UsageError, read_tensors
-from lmgc_torch.cli import paths
+from lmgc_torch.cli import arguments, paths
 from lmgc_torch.cli.paths import STANDARD
-from lmgc_torch.cli.work import EXIT_OK, named_errors, print_json, progress
+from lmgc_torch.cli.work import (
+    EXIT_OK,
+    named_errors,
+    open_references,
+    print_json,
+    progress,
+    reference_of,
+)
 
 HELP = "tell what compresses in a .pt, .safetensors or .lmgc file, and why"
 
@@ -42,11 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=SAMPLE,
         help=f"elements of a tensor that are looked at, 0 for all; default: {SAMPLE}",
     )
-    parser.add_argument(
-        "--prior",
-        metavar="P",
-        help="the language model: a TorchScript file that you trust, or a bundled one's name",
-    )
+    arguments.add_reference(parser, "what an archive was told relative to, to decode it")
+    arguments.add_prior(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--sample is {options.sample}: it should be 0, for all, or more")
     options.files, options.recursive = [options.file], False
     (job,) = paths.find(options, ())
+    reference = reference_of(open_references(options), job)
     page = None
     if options.html is not None:
         if options.html == STANDARD:
@@ -69,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         named_errors(job.name),
     ):
         report = analyze(
-            read_tensors(path, job.name, prior=options.prior),
+            read_tensors(path, job.name, prior=options.prior, reference=reference),
             methods=tuple(options.method or METHODS),
             prior=options.prior,
             sample=options.sample or None,

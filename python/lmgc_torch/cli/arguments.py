@@ -93,11 +93,7 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_work(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of commands that encode or decode."""
-    parser.add_argument(
-        "--prior",
-        metavar="P",
-        help="the language model: a TorchScript file that you trust, or a bundled one's name",
-    )
+    add_prior(parser)
     parser.add_argument("--device", default="cpu", help="where to work: cpu (default), cuda, ...")
     parser.add_argument(
         *("-T", "--threads"),
@@ -107,13 +103,23 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_reference(parser: argparse.ArgumentParser) -> None:
-    """Adds the reference."""
+def add_prior(parser: argparse.ArgumentParser) -> None:
+    """Adds the prior."""
+    parser.add_argument(
+        "--prior",
+        metavar="P",
+        help="the language model: a TorchScript file that you trust, or a bundled one's name",
+    )
+
+
+def add_reference(parser: argparse.ArgumentParser, use: str) -> None:
+    """Adds the reference, and what it is for."""
     parser.add_argument(
         "--reference",
         metavar="BASE",
-        help="what files are told relative to: an archive, a .safetensors or a .pt file with"
-        " tensors of the same names; to decode, one with the same tensors is needed",
+        action="append",
+        help=f"{use}: an archive, a .safetensors or .pt file, or a folder of them, with tensors of "
+        "the same names; for one that is relative itself, give --reference again, with its own",
     )
 
 

@@ -10,6 +10,7 @@ Tensors are read before the clock starts, compressed, decompressed and compared 
 megabyte or a tensor at a time. Sizes count everything that decoding needs, but for the peers' types
 and shapes, which they do not keep. Peers (zlib at level 6, zstd at 3; "grouped" ones treat bytes of
 equal significance by themselves, as lmgc_torch.baselines says) work on the CPU, with one thread.
+No method is given a reference: that serves to read archives that need one.
 Of several repetitions the fastest counts. MB are 10^6 bytes of tensors.
 """
 
@@ -25,12 +26,21 @@ import torch
 
 from lmgc_torch import api, baselines
 from lmgc_torch.api import PriorLike
+from lmgc_torch.archive.reference import Reference
 from lmgc_torch.archive.sharing import find_views
 from lmgc_torch.archive.writer import GROUP_BYTES, loaded
 from lmgc_torch.checkpoints import SUFFIX, SUFFIXES, DataError, UsageError, read_tensors
 from lmgc_torch.cli import arguments, paths
 from lmgc_torch.cli.paths import Job
-from lmgc_torch.cli.work import for_each, named_errors, print_json, progress, set_up
+from lmgc_torch.cli.work import (
+    for_each,
+    named_errors,
+    open_references,
+    print_json,
+    progress,
+    reference_of,
+    set_up,
+)
 from lmgc_torch.frame_info import aligned
 
 HELP = "measure how small and how fast methods are on files of tensors"
@@ -90,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeat", metavar="N", type=int, default=1, help="how often to measure; default: 1"
     )
+    arguments.add_reference(parser, "what archives were told relative to, to decode them")
     arguments.add_work(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     parser.add_argument("--json", action="store_true", help="print an object in JSON for each file")
@@ -102,13 +113,14 @@ def run(options: argparse.Namespace) -> int:
     set_up(options)
     methods = tuple(dict.fromkeys(options.method or (*DEFAULTS, *_peers())))
     jobs = paths.find(options, (SUFFIX, *SUFFIXES))
+    references = open_references(options)
     totals = [Measured(method) for method in methods]
     count = 0
 
     def work(job: Job) -> None:
         nonlocal count
         with paths.readable(job.source) as path:
-            results = _bench(options, path, job, methods)
+            results = _bench(options, path, job, methods, reference_of(references, job))
         count += 1
         for total, result in zip(totals, results, strict=True):
             total.add(result)
@@ -138,11 +150,16 @@ def _peers() -> list[str]:
 
 
 def _bench(
-    options: argparse.Namespace, path: Path, job: Job, methods: Sequence[str]
+    options: argparse.Namespace,
+    path: Path,
+    job: Job,
+    methods: Sequence[str],
+    reference: Reference | None,
 ) -> list[Measured]:
     results = [Measured(method) for method in methods]
     with named_errors(job.name):
-        tensors = list(read_tensors(path, job.name, prior=options.prior).values())
+        read = read_tensors(path, job.name, prior=options.prior, reference=reference)
+        tensors = list(read.values())
         views = find_views(tensors)
         stored = [tensor for tensor, view in zip(tensors, views, strict=True) if view is None]
         prior = loaded(options.prior, torch.device(options.device))

@@ -7,6 +7,7 @@ Examples:
   lmgc compress -r llama -o llama-lmgc    a folder becomes one of archives; the rest is copied
   lmgc compress -r runs                   in place: archives appear beside what they are made of
   lmgc compress step-110.pt --reference step-100.pt    what changed since then
+  lmgc compress -r tuned -o tuned-lmgc --reference llama    what tuning changed in all shards
   lmgc compress - < model.pt > model.lmgc
 
 A .pt file is read with weights_only=True; it may hold whatever that allows, nested checkpoints of
@@ -21,7 +22,6 @@ from typing import BinaryIO
 from lmgc_torch import files
 from lmgc_torch.archive import ArchiveReader
 from lmgc_torch.archive.info import ArchiveInfo
-from lmgc_torch.archive.reference import Reference
 from lmgc_torch.checkpoints import (
     SUFFIX,
     SUFFIXES,
@@ -32,15 +32,16 @@ from lmgc_torch.checkpoints import (
     read,
     verify_file,
 )
-from lmgc_torch.checkpoints.folder import copy, copy_rest
+from lmgc_torch.checkpoints.folder import FolderReferences, copy, copy_rest
 from lmgc_torch.cli import arguments, paths, tables
 from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import (
     for_each,
     named_errors,
-    open_reference,
+    open_references,
     print_json,
     progress,
+    reference_of,
     say,
     set_up,
 )
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_files(parser, "FILE")
     arguments.add_output(parser, "FILE" + SUFFIX)
     arguments.add_method(parser)
-    arguments.add_reference(parser)
+    arguments.add_reference(parser, "what files are told relative to")
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     root = paths.mirrored(options)
     jobs = paths.find(options, SUFFIXES)
     planned = paths.plan(options, jobs, _rename)
-    reference = open_reference(options, planned)
+    references = open_references(options, planned)
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
         for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     def work(item: tuple[Job, Path | None]) -> None:
         job, output = item
         try:
-            info = _compress(options, job, output, reference)
+            info = _compress(options, job, output, references)
         except NoTensorsError as error:
             if job.root is None or job.source is None:
                 raise
@@ -113,7 +114,7 @@ def _rename(job: Job) -> str:
 
 
 def _compress(
-    options: argparse.Namespace, job: Job, output: Path | None, reference: Reference | None
+    options: argparse.Namespace, job: Job, output: Path | None, references: FolderReferences
 ) -> ArchiveInfo:
     paths.check_output(output, job.source, overwrite=options.force, remove=options.rm)
     name = job.name
@@ -121,6 +122,7 @@ def _compress(
     with paths.readable(job.source) as path:
         with progress(options, f"reading {name}"):
             content = read(path, name)
+        reference = reference_of(references, job)
 
         def write(file: BinaryIO) -> None:
             total = raw_bytes(content)

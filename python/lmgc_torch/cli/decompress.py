@@ -6,6 +6,7 @@ Examples:
   lmgc decompress --rm *.lmgc                            remove the archives
   lmgc decompress -r llama-lmgc -o llama                 a folder; what is no archive is copied
   lmgc decompress step-110.pt.lmgc --reference step-100.pt    what was told relative to that
+  lmgc decompress step-120.pt.lmgc --reference step-110.pt.lmgc --reference step-100.pt
   lmgc decompress - < model.lmgc > model.pt
 
 A file that is a single frame, as torch.ops.lmgc.compress returns it, becomes a .pt file.
@@ -32,9 +33,10 @@ from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import (
     for_each,
     named_errors,
-    open_reference,
+    open_references,
     print_json,
     progress,
+    reference_of,
     say,
     set_up,
 )
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     arguments.add_files(parser)
     arguments.add_output(parser, "FILE; its suffix chooses .safetensors or .pt")
-    arguments.add_reference(parser)
+    arguments.add_reference(parser, "what files were told relative to")
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -58,13 +60,17 @@ def run(options: argparse.Namespace) -> int:
     root = paths.mirrored(options)
     jobs = paths.find(options, (SUFFIX,))
     planned = paths.plan(options, jobs, lambda job: _rename(options, job))
-    reference = open_reference(options, planned)
+    references = open_references(options, planned)
     if root is not None:
         taken = {job.source for job in jobs if job.source is not None}
         for copied in copy_rest(root, Path(options.output), taken, overwrite=options.force):
             if options.verbose:
                 say(options, f"{copied}: copied")
-    return for_each(options, planned, lambda item: _decompress(options, *item, reference))
+
+    def work(item: tuple[Job, Path | None]) -> None:
+        _decompress(options, *item, reference_of(references, item[0]))
+
+    return for_each(options, planned, work)
 
 
 def _rename(options: argparse.Namespace, job: Job) -> str:

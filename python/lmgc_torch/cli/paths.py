@@ -40,6 +40,13 @@ class Job:
             return STANDARD
         return str(self.source) if self.root is not None else self.source.name
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies in the folder in which it was found; None if it was named itself."""
+        if self.source is None or self.root is None:
+            return None
+        return self.source.parent.relative_to(self.root)
+
 
 def find(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Job]:
     """Returns the inputs: the files that are named, and those of a suffix in the folders.

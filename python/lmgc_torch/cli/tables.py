@@ -40,6 +40,7 @@ def archive_keys(info: ArchiveInfo) -> dict[str, Any]:
         "header_bytes": info.header_bytes,
         "index_bytes": info.index_bytes,
         "sections": info.sections,
+        "spare_bits": info.spare_bits,
         "priors": list(info.priors),
         "needs_past": info.needs_past,
         "reference": reference_keys(info),

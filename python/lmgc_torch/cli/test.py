@@ -17,9 +17,10 @@ from lmgc_torch.cli.paths import Job
 from lmgc_torch.cli.work import (
     for_each,
     named_errors,
-    open_reference,
+    open_references,
     print_json,
     progress,
+    reference_of,
     set_up,
 )
 
@@ -29,7 +30,7 @@ HELP = "decode files and verify their checksums; write nothing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     arguments.add_files(parser)
-    arguments.add_reference(parser)
+    arguments.add_reference(parser, "what files were told relative to")
     arguments.add_work(parser)
     arguments.add_talk(parser)
 
@@ -38,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     set_up(options)
     jobs = paths.find(options, (SUFFIX,))
-    reference = open_reference(options)
-    return for_each(options, jobs, lambda job: _test(options, job, reference))
+    references = open_references(options)
+    return for_each(options, jobs, lambda job: _test(options, job, reference_of(references, job)))
 
 
 def _test(options: argparse.Namespace, job: Job, reference: Reference | None) -> None:

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 
 from lmgc_torch import export
-from lmgc_torch.archive.reference import Reference
+from lmgc_torch.archive.reference import Reference, is_part
 from lmgc_torch.checkpoints import DataError, UsageError
+from lmgc_torch.checkpoints.folder import FolderReferences
 from lmgc_torch.cli.paths import Job
 from lmgc_torch.errors import LmgcError
 
@@ -74,38 +75,57 @@ def set_up(options: argparse.Namespace) -> None:
         raise UsageError(f"device {options.device}: {str(error).splitlines()[0]}") from error
 
 
-def open_reference(
+def open_references(
     options: argparse.Namespace, planned: Iterable[tuple[Job, Path | None]] = ()
-) -> Reference | None:
-    """Opens what --reference names.
+) -> FolderReferences:
+    """Looks at what --reference names.
 
     Args:
         options: Those of the command.
         planned: The inputs with their outputs, of commands that have some.
 
+    Returns:
+        The references of the inputs, by `Job.folder`.
+
     Raises:
         UsageError: It does not exist, would be overwritten, or removed as an input.
         DataError: It is none.
     """
-    if options.reference is None:
-        return None
-    base = Path(options.reference)
-    if not base.is_file():
-        raise UsageError(f"there is no file {base}, which --reference names")
+    names: list[str] = options.reference or []
+    for name in names:
+        if not Path(name).exists():
+            raise UsageError(f"there is no file or folder {name}, which --reference names")
     for job, output in planned:
-        if options.rm and _same(base, job.source):
-            raise UsageError(f"{base} is the reference, which is still needed: leave out --rm")
-        if _same(base, output):
-            raise UsageError(f"{base} is the reference: choose another output")
+        for name in names:
+            if options.rm and job.source is not None and is_part(job.source, name):
+                raise UsageError(f"{name} is the reference, which is still needed: leave out --rm")
+            if output is not None and is_part(output, name):
+                raise UsageError(f"{output} would change the reference {name}: choose another")
+    with _bases():
+        references = FolderReferences(names or None, prior=options.prior)
+    if not any(map(os.path.isdir, names)):  # folders are opened when their turn comes
+        reference_of(references, None)
+    return references
+
+
+def reference_of(references: FolderReferences, job: Job | None) -> Reference | None:
+    """Opens the reference of an input, or of any that is a file of its own.
+
+    Raises:
+        DataError: It is none.
+    """
+    with _bases():
+        return references.of(None if job is None else job.folder)
+
+
+@contextlib.contextmanager
+def _bases() -> Iterator[None]:
+    """Turns errors of what is in a reference into those of data."""
     try:
         with named_errors("--reference"):
-            return Reference.open(base, prior=options.prior)
-    except UsageError as error:  # what is in it
+            yield
+    except UsageError as error:
         raise DataError(str(error)) from error
-
-
-def _same(base: Path, path: Path | None) -> bool:
-    return path is not None and path.exists() and path.samefile(base)
 
 
 def for_each(

@@ -1,0 +1,103 @@
+"""Frames of every version of the format decode for ever: to the C++ codec and to the reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import helpers
+import pytest
+import torch
+from helpers import (
+    bits,
+    from_bytes,
+    to_bytes,
+)
+from test_reference import GOLDEN, BothPriors, golden
+from torch import Tensor
+
+from lmgc_torch import (
+    PastFrame,
+    compress,
+    decompress,
+    info,
+)
+from lmgc_torch import reference as ref
+
+# By the stem of the frame's file: "v1_planes_zeros".
+INDEX: dict[str, Any] = {
+    f"v{version}_{name}": entry
+    for version in golden.FRAMES
+    for name, entry in json.loads(golden.index_of(version).read_text()).items()
+}
+
+
+PriorOf = Callable[[str], BothPriors]
+
+
+@pytest.fixture(scope="module")
+def golden_prior(tmp_path_factory: pytest.TempPathFactory) -> PriorOf:
+    """The prior of a golden frame of that name."""
+    files = golden.prior_files(tmp_path_factory.mktemp("golden"))
+    priors = {begin: BothPriors(file) for begin, file in files.items()}
+
+    def prior_of(name: str) -> BothPriors:
+        name = name.split("_", 1)[1]
+        return next(prior for begin, prior in priors.items() if name.startswith(begin))
+
+    return prior_of
+
+
+def golden_tensors(name: str, suffix: str = "raw") -> list[Tensor]:
+    data = (GOLDEN / f"{name}.{suffix}").read_bytes()
+    tensors = []
+    for type_name, shape, _ in INDEX[name]["tensors"]:
+        dtype = getattr(torch, type_name)
+        size = torch.Size(shape).numel() * dtype.itemsize
+        tensors.append(from_bytes(data[:size], dtype, shape))
+        data = data[size:]
+    assert not data
+    return tensors
+
+
+def test_golden_files_are_there():
+    assert {path.stem for path in GOLDEN.glob("*.lmgc")} == set(INDEX)
+    for version in golden.FRAMES:
+        assert golden.main([str(version)]) == 1  # refuses to overwrite
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_golden_frames_decode(name: str, golden_prior: PriorOf):
+    frame = (GOLDEN / f"{name}.lmgc").read_bytes()
+    assert name.startswith(f"v{info(frame).version}_")
+    tensors, prior = golden_tensors(name), golden_prior(name)
+    past, plain_past = None, None
+    if (before := GOLDEN / f"{name}.before").exists():
+        past, plain_past = PastFrame(), ref.Past()
+        decompress(before.read_bytes(), past=past)
+        ref.decode(before.read_bytes(), past=plain_past)
+    known = None
+    if (GOLDEN / f"{name}.reference").exists():
+        known = golden_tensors(name, "reference")
+    back = decompress(frame, prior=prior.operators, past=past, reference=known)
+    assert helpers.all_identical(back, tensors)
+    known_bytes = [to_bytes(bits(tensor)) for tensor in known or []]
+    assert [one.data for one in ref.decode(frame, prior.module, plain_past, known_bytes)] == [
+        to_bytes(bits(tensor)) for tensor in tensors
+    ]
+    about = [tensor.method for tensor in info(frame).tensors]
+    assert about == [method for _, _, method in INDEX[name]["tensors"]]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in INDEX if not {"lowrank", "past", "reference"} & set(n.split("_"))]
+)
+def test_golden_frames_are_written_again(name: str, golden_prior: PriorOf):
+    """Not a promise of the format: a better encoder may change this, and then says so here.
+
+    What low-rank factors are found depends on the machine's linear algebra.
+    """
+    prior = golden_prior(name).operators
+    frame = compress(golden_tensors(name), prior=prior, **INDEX[name]["options"])
+    assert to_bytes(frame) == (GOLDEN / f"{name}.lmgc").read_bytes()
