@@ -22,8 +22,8 @@ struct DeltaPlan {
 
 // Looks for a prediction of `bytes` from those of a tensor of the same type and sizes, both
 // contiguous on the CPU and non-empty. `limits`: of the search for a product that predicts the
-// difference; null: there is none. Not to be called from a
-// parallel region.
+// difference; null: there is none. In a
+// parallel region only with a OneBlasThread.
 DeltaPlan plan_delta(const at::Tensor& bytes, const at::Tensor& reference, FloatFormat format,
                      Spare spare, const std::vector<std::int64_t>& sizes,
                      const SearchLimits* limits);

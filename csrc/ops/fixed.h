@@ -28,13 +28,12 @@ struct FixedPlan {
 };
 
 // Looks for a low-rank prediction of `bytes` (contiguous, non-empty uint8) seen as floats of
-// `format`, which can spare `spare`, in a tensor of `sizes`. Not to be called from a parallel
-// region: LAPACK's own threads may wait for ever in one.
+// `format`, which can spare `spare`, in a tensor of `sizes`. In a parallel region only with a
+// OneBlasThread.
 FixedPlan plan_fixed(const at::Tensor& bytes, FloatFormat format, Spare spare,
                      const std::vector<std::int64_t>& sizes, const SearchLimits& limits);
 
-// Adds projections on the factors of a past frame to a plan, where they pay. Not to be called from
-// a parallel region either.
+// Adds projections on the factors of a past frame to a plan, where they pay. Likewise.
 void project_fixed(const PastFactors& past, FixedPlan& plan);
 
 // What is known of a tensor's prediction from that of a tensor like it: weights are those of all

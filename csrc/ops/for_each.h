@@ -19,6 +19,9 @@
 #include "cuda/launch.h"
 #endif
 
+// MKL's, where torch brings it.
+extern "C" int MKL_Set_Num_Threads_Local(int threads) __attribute__((weak));
+
 namespace lmgc::ops {
 
 // Raises an error unless this build can work on `device`: the CPU always, CUDA when it was built
@@ -53,6 +56,22 @@ class PlainDispatch {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast_{c10::autocast_dispatch_keyset};
 };
 
+// For a thread of a parallel region that calls BLAS and LAPACK. ATen tells MKL to start its threads
+// in regions as well (mkl_set_dynamic(0)): there they are none, and LAPACK's may wait for each
+// other for ever.
+class OneBlasThread {
+ public:
+  OneBlasThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  ~OneBlasThread() {
+    if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
+  }
+  OneBlasThread(const OneBlasThread&) = delete;
+  OneBlasThread& operator=(const OneBlasThread&) = delete;
+
+ private:
+  int before_;
+};
+
 // body(i) once for every tensor i of `bytes` bytes. On the CPU, small tensors share the threads,
 // one thread each; large ones come one after the other and have all threads to themselves (parallel
 // regions do not nest).
@@ -76,6 +95,7 @@ void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>&
   const auto workers = std::min<std::int64_t>(at::get_num_threads(), count);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
     const PlainDispatch plain_here;
+    const OneBlasThread one_thread;
     for (std::int64_t worker = begin; worker < end; ++worker) {
       for (std::int64_t k = worker; k < count; k += workers)
         body(small[static_cast<std::size_t>(k)]);

@@ -11,7 +11,7 @@ namespace lmgc::ops {
 
 // The projection of a factor that is estimated to save most, or none. The factor has entries alone,
 // with these weights of its lines; `past` has the same lines and those that are `dead` here (empty:
-// none is). Not to be called from a parallel region: it uses LAPACK.
+// none is). In a parallel region only with a OneBlasThread.
 Projection fit_projection(const Factor& factor, std::int64_t rank,
                           const std::vector<std::int16_t>& weights, const std::vector<bool>& dead,
                           const PastFactor& past, std::int64_t past_rank);
