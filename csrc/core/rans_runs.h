@@ -106,11 +106,20 @@ using EncodeRun = std::uint8_t* (*)(const std::uint8_t* symbols, std::uint32_t s
                                     const EncodeEntry* entries, std::uint32_t* states,
                                     std::uint8_t* at);
 
-// Gets at most `steps` steps into symbols[0, 32 * steps) while a step is sure to find its words
-// before `end`; moves *at behind the words that were read. Returns the number of steps done.
-using DecodeRun = std::uint32_t (*)(std::uint8_t* symbols, std::uint32_t steps,
-                                    const DecodeEntry* entries, std::uint32_t* states,
-                                    const std::uint8_t** at, const std::uint8_t* end);
+// A block that is being decoded.
+struct BlockRun {
+  std::uint8_t* symbols;
+  const DecodeEntry* entries;
+  std::uint32_t* states;
+  const std::uint8_t* at;   // the next word
+  const std::uint8_t* end;  // of the words
+};
+
+// Gets at most `steps` steps of each of `blocks` blocks (1 or 2) into their symbols[0, 32 *
+// steps) while a step is sure to find its words before `end`; moves `at` behind the words that were
+// read. Returns the number of steps done, the same for each block. Two blocks are done side by side:
+// while a step of one waits for its words, the other goes on.
+using DecodeRun = std::uint32_t (*)(BlockRun* runs, int blocks, std::uint32_t steps);
 
 // The most bytes that a DecodeRun looks at from *at on in one step: a word a lane, and one more.
 constexpr int most_read(int lanes) { return 2 * (lanes + 1); }
@@ -118,11 +127,9 @@ constexpr int most_read(int lanes) { return 2 * (lanes + 1); }
 std::uint8_t* encode_run_portable(const std::uint8_t* symbols, std::uint32_t steps,
                                   const EncodeEntry* entries, std::uint32_t* states,
                                   std::uint8_t* at);
-std::uint32_t decode_run_portable(std::uint8_t* symbols, std::uint32_t steps,
-                                  const DecodeEntry* entries, std::uint32_t* states,
-                                  const std::uint8_t** at, const std::uint8_t* end);
+std::uint32_t decode_run_portable(BlockRun* runs, int blocks, std::uint32_t steps);
 
-// The same where symbols[i] is coded with table contexts[i].
+// The same for one block where symbols[i] is coded with table contexts[i].
 using EncodeContextsRun = std::uint8_t* (*)(const std::uint8_t* symbols,
                                             const std::uint8_t* contexts, std::uint32_t steps,
                                             const EncodeEntry* entries, std::uint32_t* states,
@@ -147,12 +154,8 @@ bool has_avx2();
 std::uint8_t* encode_run_avx512(const std::uint8_t* symbols, std::uint32_t steps,
                                 const EncodeEntry* entries, std::uint32_t* states,
                                 std::uint8_t* at);
-std::uint32_t decode_run_avx512(std::uint8_t* symbols, std::uint32_t steps,
-                                const DecodeEntry* entries, std::uint32_t* states,
-                                const std::uint8_t** at, const std::uint8_t* end);
-std::uint32_t decode_run_avx2(std::uint8_t* symbols, std::uint32_t steps,
-                              const DecodeEntry* entries, std::uint32_t* states,
-                              const std::uint8_t** at, const std::uint8_t* end);
+std::uint32_t decode_run_avx512(BlockRun* runs, int blocks, std::uint32_t steps);
+std::uint32_t decode_run_avx2(BlockRun* runs, int blocks, std::uint32_t steps);
 
 std::uint8_t* encode_contexts_run_avx512(const std::uint8_t* symbols, const std::uint8_t* contexts,
                                          std::uint32_t steps, const EncodeEntry* entries,

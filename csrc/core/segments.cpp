@@ -7,6 +7,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "core/histogram.h"
 #include "core/integer_math.h"
 
 namespace lmgc {
@@ -93,18 +94,21 @@ using ClusterCounts = std::array<std::array<std::uint32_t, 256>, most_tables>;
 // seen is expensive, not impossible.
 void set_costs(const ClusterCounts& counts, int tables, TableCosts& costs) {
   costs.tables = tables;
+  std::array<std::uint16_t, most_tables> unseen{};
+  std::uint32_t whole[most_tables];
   for (int t = 0; t < tables; ++t) {
     const std::uint64_t total =
         std::accumulate(counts[t].begin(), counts[t].end(), std::uint64_t{0});
-    const std::uint32_t whole = log2_fixed(16 * total + 256);
-    const std::uint32_t unseen = std::min(whole >> 4, most_cost);
+    whole[t] = log2_fixed(16 * total + 256);
+    unseen[t] = static_cast<std::uint16_t>(std::min(whole[t] >> 4, most_cost));
+  }
+  costs.cost.fill(unseen);
+  for (int t = 0; t < tables; ++t) {
     for (int symbol = 0; symbol < 256; ++symbol) {
-      const std::uint32_t count = counts[t][symbol];
-      const std::uint32_t cost =
-          count == 0
-              ? unseen
-              : std::min((whole - log2_fixed(16 * std::uint64_t{count} + 1)) >> 4, most_cost);
-      costs.cost[symbol][t] = static_cast<std::uint16_t>(cost);
+      const std::uint64_t count = counts[t][symbol];
+      if (count == 0) continue;
+      const std::uint32_t cost = (whole[t] - log2_fixed(16 * count + 1)) >> 4;
+      costs.cost[symbol][t] = static_cast<std::uint16_t>(std::min(cost, most_cost));
     }
   }
 }
@@ -131,16 +135,6 @@ std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, std::uint6
   return (sample_cost >> log2_fraction_bits) * symbols / sampled + table_bits + names;
 }
 
-using SubCounts = std::uint32_t[4][256];  // whose sum counts: equal neighbours do not wait
-
-void count_bytes(const std::uint8_t* data, std::int64_t count, SubCounts& counts) {
-  std::int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (int j = 0; j < 4; ++j) ++counts[j][data[i + j]];
-  }
-  for (; i < count; ++i) ++counts[0][data[i]];
-}
-
 // The cheapest of at most eight tables, symbol by symbol.
 int cheapest_of_few(const std::uint8_t* data, std::int64_t count, const TableCosts& costs) {
   Eight sums{};
@@ -155,18 +149,14 @@ int cheapest_of_few(const std::uint8_t* data, std::int64_t count, const TableCos
 class SegmentSample {
  public:
   SegmentSample(const std::uint8_t* data, std::int64_t segments, int segment_bits)
-      : data_(data), length_(1 << segment_bits), sums_(static_cast<std::size_t>(segments)) {
-    for (std::int64_t s = 0; s < segments; ++s) {
-      sums_[s] = std::accumulate(data + s * length_, data + (s + 1) * length_, std::uint32_t{0});
-    }
-  }
+      : data_(data), length_(1 << segment_bits), segments_(static_cast<std::uint32_t>(segments)) {}
 
   void count_distinct() {
     pairs_ = std::make_unique_for_overwrite<SymbolCount[]>(
-        sums_.size() * static_cast<std::size_t>(length_) + 1);
-    first_.resize(sums_.size() + 1);
+        std::size_t{segments_} * static_cast<std::size_t>(length_) + 1);
+    first_.resize(std::size_t{segments_} + 1);
     SegmentCounter counter;
-    for (std::size_t s = 0; s < sums_.size(); ++s) {
+    for (std::uint32_t s = 0; s < segments_; ++s) {
       const int distinct = counter.count(segment(s), length_, pairs_.get() + first_[s]);
       first_[s + 1] = first_[s] + static_cast<std::uint32_t>(distinct);
     }
@@ -174,10 +164,16 @@ class SegmentSample {
 
   // Every `step`-th segment, by the sum of its symbols.
   std::vector<std::uint32_t> ordered(std::uint32_t step) const {
-    std::vector<std::uint32_t> order;
-    for (std::uint32_t s = 0; s < sums_.size(); s += step) order.push_back(s);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::uint32_t a, std::uint32_t b) { return sums_[a] < sums_[b]; });
+    std::vector<std::uint64_t> keys;  // sum << 32 | segment
+    for (std::uint32_t s = 0; s < segments_; s += step) {
+      const std::uint8_t* const own = segment(s);
+      keys.push_back(std::uint64_t{std::accumulate(own, own + length_, std::uint32_t{0})} << 32 |
+                     s);
+    }
+    std::sort(keys.begin(), keys.end());
+    std::vector<std::uint32_t> order(keys.size());
+    std::transform(keys.begin(), keys.end(), order.begin(),
+                   [](std::uint64_t key) { return static_cast<std::uint32_t>(key); });
     return order;
   }
 
@@ -204,7 +200,7 @@ class SegmentSample {
 
   const std::uint8_t* data_;
   int length_;
-  std::vector<std::uint32_t> sums_;
+  std::uint32_t segments_;
   std::unique_ptr<SymbolCount[]> pairs_;
   std::vector<std::uint32_t> first_;  // of each segment's pairs; empty until count_distinct()
 };
@@ -231,28 +227,39 @@ ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32
 TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int segment_bits,
                          std::int64_t symbols) {
   TableCosts best;
-  SubCounts parts{};
-  count_bytes(data, segments << segment_bits, parts);
   ClusterCounts counts{};
-  for (const auto& part : parts) {
-    for (int symbol = 0; symbol < 256; ++symbol) counts[0][symbol] += part[symbol];
+  const std::int64_t length = std::int64_t{1} << segment_bits;
+  const bool few = segments < 8;
+  const std::int64_t step = few ? 1 : 4;
+  Histogram seen;
+  for (std::int64_t s = 0; s < segments; s += step) seen.add(data + s * length, length);
+  seen.add_to(counts[0].data());
+  if (few) {
+    set_costs(counts, 1, best);
+    return best;
   }
-  set_costs(counts, 1, best);
-  if (segments < 8) return best;
   const auto whole = static_cast<std::uint64_t>(symbols);
-  const auto sampled = static_cast<std::uint64_t>(segments) << segment_bits;
-  best.estimated_bits = estimated_bits(counts, 1, sampled, whole, segment_bits);
+  const auto estimate = [&](int tables, std::size_t sampled) {
+    return estimated_bits(counts, tables, std::uint64_t{sampled} << segment_bits, whole,
+                          segment_bits);
+  };
 
   // With little to gain, a rough answer will do: four tables from a quarter of the segments.
-  const bool rough = best.estimated_bits > 7 * whole;
   SegmentSample sample(data, segments, segment_bits);
+  best.estimated_bits = estimate(1, static_cast<std::size_t>((segments + step - 1) / step));
+  const bool rough = best.estimated_bits > 7 * whole;
   const std::vector<std::uint32_t> order = sample.ordered(rough ? 4 : 1);
-  if (!rough) sample.count_distinct();
+  if (!rough) {
+    sample.count_distinct();
+    counts = {};
+    for (const std::uint32_t s : order) sample.add_to(counts, 0, s);
+    best.estimated_bits = estimate(1, order.size());
+  }
+  set_costs(counts, 1, best);
   for (const int tables : table_numbers) {
     if (order.size() < 2 * static_cast<std::size_t>(tables) || (rough && tables > 4)) break;
     counts = cluster(sample, order, tables);
-    const std::uint64_t bits =
-        estimated_bits(counts, tables, order.size() << segment_bits, whole, segment_bits);
+    const std::uint64_t bits = estimate(tables, order.size());
     if (bits < best.estimated_bits) {
       set_costs(counts, tables, best);
       best.estimated_bits = bits;
@@ -268,18 +275,14 @@ void name_few(const std::uint8_t* data, std::int64_t count, int segment_bits,
               const TableCosts& costs, std::uint8_t* names, ClusterCounts& counts) {
   constexpr int few = 8;
   const std::int64_t length = std::int64_t{1} << segment_bits;
-  const auto own = std::make_unique<SubCounts[]>(few);
+  const auto own = std::make_unique<Histogram[]>(few);
   for (std::int64_t at = 0; at < count; at += length) {
     const std::int64_t size = std::min(length, count - at);
     const int table = costs.tables == 1 ? 0 : cheapest_of_few(data + at, size, costs);
     names[at >> segment_bits] = static_cast<std::uint8_t>(table);
-    count_bytes(data + at, size, own[table]);
+    own[table].add(data + at, size);
   }
-  for (int t = 0; t < costs.tables; ++t) {
-    for (const auto& part : own[t]) {
-      for (int symbol = 0; symbol < 256; ++symbol) counts[t][symbol] += part[symbol];
-    }
-  }
+  for (int t = 0; t < costs.tables; ++t) own[t].add_to(counts[t].data());
 }
 
 // The same with more tables, where it pays to count the symbols of a segment first.
