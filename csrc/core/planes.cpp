@@ -35,7 +35,7 @@ std::uint64_t coded_bits(const Counts& counts, std::int64_t sampled, std::int64_
   std::uint64_t bits = 0, distinct = 0;
   for (const std::uint32_t count : counts) {
     if (count == 0) continue;
-    bits += std::uint64_t{count} * (whole - log2_fixed(count));
+    bits += std::uint64_t{count} * (whole - log2_of_count(count));
     ++distinct;
   }
   const auto table = (6 * distinct + 32) * static_cast<std::uint64_t>(sampled) /

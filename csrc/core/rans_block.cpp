@@ -10,15 +10,18 @@ namespace {
 
 // ---- encoder ------------------------------------------------------------------------------------
 
+// States are copied: what a byte is stored to might be one of them, for all that a compiler knows.
 template <int lanes>
 std::uint8_t* encode_run(const std::uint8_t* symbols, std::uint32_t steps,
                          const EncodeEntry* entries, std::uint32_t* states, std::uint8_t* at) {
+  std::uint32_t own[lanes];
+  std::copy(states, states + lanes, own);
   while (steps-- > 0) {
     for (int lane = lanes - 1; lane >= 0; --lane) {
-      encode_symbol(entries[symbols[steps * lanes + static_cast<unsigned>(lane)]], states[lane],
-                    at);
+      encode_symbol(entries[symbols[steps * lanes + static_cast<unsigned>(lane)]], own[lane], at);
     }
   }
+  std::copy(own, own + lanes, states);
   return at;
 }
 
@@ -57,19 +60,20 @@ std::uint8_t* encode_lanes(const std::uint8_t* symbols, std::uint32_t count,
 
 template <int lanes>
 std::uint32_t decode_run(BlockRun* runs, int blocks, std::uint32_t steps) {
+  if (blocks > 1) return 0;  // symbol by symbol there is nothing to gain
+  const BlockRun run = *runs;
+  const std::uint8_t* at = run.at;
+  std::uint32_t own[lanes];
+  std::copy(run.states, run.states + lanes, own);
   std::uint32_t step = 0;
-  for (; step < steps; ++step) {
-    for (int b = 0; b < blocks; ++b) {
-      if (runs[b].end - runs[b].at < most_read(lanes)) return step;
-    }
-    for (int b = 0; b < blocks; ++b) {
-      BlockRun& run = runs[b];
-      for (int lane = 0; lane < lanes; ++lane) {
-        run.symbols[step * lanes + static_cast<unsigned>(lane)] =
-            decode_symbol(run.entries[slot_of(run.states[lane])], run.states[lane], run.at);
-      }
+  for (; step < steps && run.end - at >= most_read(lanes); ++step) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      run.symbols[step * lanes + static_cast<unsigned>(lane)] =
+          decode_symbol(run.entries[slot_of(own[lane])], own[lane], at);
     }
   }
+  std::copy(own, own + lanes, run.states);
+  runs->at = at;
   return step;
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/histogram.h"
 #include "core/integer_math.h"
+#include "core/segment_kernels.h"
 
 namespace lmgc {
 namespace {
@@ -63,6 +64,16 @@ Eight load_eight(const std::uint16_t* costs) {
   return eight;
 }
 
+int least_of(Eight low, Eight high, int tables) {
+  std::uint16_t
+      sums[most_tables];  // element by element: a copy of the whole would keep it in memory
+  for (int t = 0; t < 8; ++t) {
+    sums[t] = low[t];
+    sums[8 + t] = high[t];
+  }
+  return cheapest(sums, tables);
+}
+
 // Sums of all tables at once, as vectors of eight: left to itself a compiler vectorises another
 // loop.
 template <int vectors>
@@ -73,13 +84,7 @@ int cheapest_of(const SymbolCount* pairs, int distinct, const TableCosts& costs)
     low += load_eight(own) * pairs[i].count;
     if (vectors > 1) high += load_eight(own + 8) * pairs[i].count;
   }
-  std::uint16_t
-      sums[most_tables];  // element by element: a copy of the whole would keep it in memory
-  for (int t = 0; t < 8; ++t) {
-    sums[t] = low[t];
-    sums[8 + t] = high[t];
-  }
-  return cheapest(sums, costs.tables);
+  return least_of(low, high, costs.tables);
 }
 
 int cheapest_table(const SymbolCount* pairs, int distinct, const TableCosts& costs) {
@@ -88,11 +93,12 @@ int cheapest_table(const SymbolCount* pairs, int distinct, const TableCosts& cos
                            : cheapest_of<2>(pairs, distinct, costs);
 }
 
-using ClusterCounts = std::array<std::array<std::uint32_t, 256>, most_tables>;
+using SymbolCounts = std::array<std::uint32_t, 256>;
+using ClusterCounts = std::array<SymbolCounts, most_tables>;
 
 // Costs of tables with these counts, a sixteenth of a symbol added to each: what a cluster has not
 // seen is expensive, not impossible.
-void set_costs(const ClusterCounts& counts, int tables, TableCosts& costs) {
+void set_costs(const SymbolCounts* counts, int tables, TableCosts& costs) {
   costs.tables = tables;
   std::array<std::uint16_t, most_tables> unseen{};
   std::uint32_t whole[most_tables];
@@ -107,7 +113,7 @@ void set_costs(const ClusterCounts& counts, int tables, TableCosts& costs) {
     for (int symbol = 0; symbol < 256; ++symbol) {
       const std::uint64_t count = counts[t][symbol];
       if (count == 0) continue;
-      const std::uint32_t cost = (whole[t] - log2_fixed(16 * count + 1)) >> 4;
+      const std::uint32_t cost = (whole[t] - log2_of_count(16 * count + 1)) >> 4;
       costs.cost[symbol][t] = static_cast<std::uint16_t>(std::min(cost, most_cost));
     }
   }
@@ -125,7 +131,7 @@ std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, std::uint6
     const std::uint32_t whole = log2_fixed(total);
     for (const std::uint32_t count : counts[t]) {
       if (count == 0) continue;
-      sample_cost += std::uint64_t{count} * (whole - log2_fixed(count)) + 185;
+      sample_cost += std::uint64_t{count} * (whole - log2_of_count(count)) + 185;
       table_bits += 6;
     }
     table_bits += 32;
@@ -139,9 +145,7 @@ std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, std::uint6
 int cheapest_of_few(const std::uint8_t* data, std::int64_t count, const TableCosts& costs) {
   Eight sums{};
   for (std::int64_t i = 0; i < count; ++i) sums += load_eight(costs.cost[data[i]].data());
-  std::uint16_t each[8];
-  for (int t = 0; t < 8; ++t) each[t] = sums[t];
-  return cheapest(each, costs.tables);
+  return least_of(sums, Eight{}, costs.tables);
 }
 
 // The sampled segments. Where segments have few distinct symbols, it is faster to look at those
@@ -215,7 +219,7 @@ ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32
   }
   TableCosts costs;
   for (int round = 0; round < rounds; ++round) {
-    set_costs(counts, tables, costs);
+    set_costs(counts.data(), tables, costs);
     counts = {};
     for (const std::uint32_t s : order) sample.add_to(counts, sample.cheapest(s, costs), s);
   }
@@ -227,41 +231,43 @@ ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32
 TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int segment_bits,
                          std::int64_t symbols) {
   TableCosts best;
-  ClusterCounts counts{};
   const std::int64_t length = std::int64_t{1} << segment_bits;
-  const bool few = segments < 8;
-  const std::int64_t step = few ? 1 : 4;
   Histogram seen;
-  for (std::int64_t s = 0; s < segments; s += step) seen.add(data + s * length, length);
-  seen.add_to(counts[0].data());
-  if (few) {
-    set_costs(counts, 1, best);
+  if (segments < 8) {
+    SymbolCounts counts{};
+    seen.add(data, segments * length);
+    seen.add_to(counts.data());
+    set_costs(&counts, 1, best);
     return best;
   }
+  constexpr std::int64_t step = 2;
+  ClusterCounts counts{};
+  for (std::int64_t s = 0; s < segments; s += step) seen.add(data + s * length, length);
+  seen.add_to(counts[0].data());
   const auto whole = static_cast<std::uint64_t>(symbols);
   const auto estimate = [&](int tables, std::size_t sampled) {
     return estimated_bits(counts, tables, std::uint64_t{sampled} << segment_bits, whole,
                           segment_bits);
   };
 
-  // With little to gain, a rough answer will do: four tables from a quarter of the segments.
+  // With little to gain, a rough answer will do: four tables from half of the segments.
   SegmentSample sample(data, segments, segment_bits);
   best.estimated_bits = estimate(1, static_cast<std::size_t>((segments + step - 1) / step));
   const bool rough = best.estimated_bits > 7 * whole;
-  const std::vector<std::uint32_t> order = sample.ordered(rough ? 4 : 1);
+  const std::vector<std::uint32_t> order = sample.ordered(rough ? 2 : 1);
   if (!rough) {
     sample.count_distinct();
     counts = {};
     for (const std::uint32_t s : order) sample.add_to(counts, 0, s);
     best.estimated_bits = estimate(1, order.size());
   }
-  set_costs(counts, 1, best);
+  set_costs(counts.data(), 1, best);
   for (const int tables : table_numbers) {
     if (order.size() < 2 * static_cast<std::size_t>(tables) || (rough && tables > 4)) break;
     counts = cluster(sample, order, tables);
     const std::uint64_t bits = estimate(tables, order.size());
     if (bits < best.estimated_bits) {
-      set_costs(counts, tables, best);
+      set_costs(counts.data(), tables, best);
       best.estimated_bits = bits;
     }
   }
@@ -270,54 +276,77 @@ TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int se
 
 namespace {
 
-// Names the segments of data[0, count), at most 65536 symbols, with one to eight tables.
-void name_few(const std::uint8_t* data, std::int64_t count, int segment_bits,
-              const TableCosts& costs, std::uint8_t* names, ClusterCounts& counts) {
-  constexpr int few = 8;
-  const std::int64_t length = std::int64_t{1} << segment_bits;
-  const auto own = std::make_unique<Histogram[]>(few);
-  for (std::int64_t at = 0; at < count; at += length) {
-    const std::int64_t size = std::min(length, count - at);
-    const int table = costs.tables == 1 ? 0 : cheapest_of_few(data + at, size, costs);
-    names[at >> segment_bits] = static_cast<std::uint8_t>(table);
-    own[table].add(data + at, size);
-  }
-  for (int t = 0; t < costs.tables; ++t) own[t].add_to(counts[t].data());
+NameRun best_name_run() {
+#if defined(__x86_64__)
+  if (has_avx512_vbmi()) return name_run_avx512;
+#endif
+  return name_run_portable;
 }
 
-// The same with more tables, where it pays to count the symbols of a segment first.
-void name_many(const std::uint8_t* data, std::int64_t count, int segment_bits,
-               const TableCosts& costs, std::uint8_t* names, ClusterCounts& counts) {
-  const std::int64_t length = std::int64_t{1} << segment_bits;
-  SegmentCounter counter;
-  SymbolCount pairs[257];
-  for (std::int64_t at = 0; at < count; at += length) {
-    const int distinct =
-        counter.count(data + at, static_cast<int>(std::min(length, count - at)), pairs);
-    const int table = cheapest_table(pairs, distinct, costs);
-    names[at >> segment_bits] = static_cast<std::uint8_t>(table);
-    for (int i = 0; i < distinct; ++i) counts[table][pairs[i].symbol] += pairs[i].count;
+NameCosts name_costs(const TableCosts& costs) {
+  NameCosts both;
+  static_assert(sizeof costs.cost == 256 * sizeof *both.rows);
+  both.rows = reinterpret_cast<const std::uint16_t(*)[most_tables]>(costs.cost.data());
+  both.tables = costs.tables;
+  if (costs.tables == 1) return both;  // there is no choice
+  std::memset(both.columns, most_cost, sizeof both.columns);
+  for (int t = 0; t < costs.tables; ++t) {
+    for (int symbol = 0; symbol < 256; ++symbol)
+      both.columns[t][symbol] = static_cast<std::uint8_t>(costs.cost[symbol][t]);
   }
+  return both;
 }
 
 }  // namespace
 
+void name_run_portable(const std::uint8_t* data, std::int64_t segments, int length,
+                       const NameCosts& costs, std::uint8_t* names) {
+  for (std::int64_t s = 0; s < segments; ++s, data += length) {
+    Eight low{}, high{};
+    for (int i = 0; i < length; ++i) {
+      low += load_eight(costs.rows[data[i]]);
+      high += load_eight(costs.rows[data[i]] + 8);
+    }
+    names[s] = static_cast<std::uint8_t>(least_of(low, high, costs.tables));
+  }
+}
+
+#if defined(__x86_64__)
+bool has_avx512_vbmi() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi");
+}
+#endif
+
 void name_tables(const std::uint8_t* data, std::int64_t symbols, int segment_bits,
                  const TableCosts& costs, const Parallel& parallel, std::uint8_t* names,
                  std::array<rans::Counts, most_tables>& counts) {
+  static const NameRun run = best_name_run();
   constexpr std::int64_t task_symbols = 1 << 16;
-  counts = {};
+  const std::int64_t length = std::int64_t{1} << segment_bits;
+  const NameCosts both = name_costs(costs);
+  std::fill_n(counts.begin(), costs.tables, rans::Counts{});
   std::mutex counts_guard;
   parallel((symbols + task_symbols - 1) / task_symbols, [&](std::int64_t task) {
-    const std::int64_t first = task * task_symbols;
-    const auto own = std::make_unique<ClusterCounts>();
-    const auto name = costs.tables <= 8 ? name_few : name_many;
-    name(data + first, std::min(task_symbols, symbols - first), segment_bits, costs,
-         names + (first >> segment_bits), *own);
-    const std::lock_guard lock(counts_guard);
-    for (int t = 0; t < costs.tables; ++t) {
-      for (int symbol = 0; symbol < 256; ++symbol) counts[t][symbol] += (*own)[t][symbol];
+    const std::uint8_t* const own = data + task * task_symbols;
+    const std::int64_t count = std::min(task_symbols, symbols - task * task_symbols);
+    const std::int64_t whole = count >> segment_bits;
+    std::uint8_t* const own_names = names + (task * task_symbols >> segment_bits);
+    const auto seen = std::make_unique<Histogram[]>(static_cast<std::size_t>(costs.tables));
+    if (costs.tables == 1) {
+      std::fill_n(own_names, (count + length - 1) >> segment_bits, std::uint8_t{0});
+      seen[0].add(own, count);
+    } else {
+      (length < 64 ? name_run_portable : run)(own, whole, static_cast<int>(length), both,
+                                              own_names);
+      const std::int64_t done = whole << segment_bits;
+      if (done < count)
+        name_run_portable(own + done, 1, static_cast<int>(count - done), both, own_names + whole);
+      for (std::int64_t at = 0; at < count; at += length)
+        seen[own_names[at >> segment_bits]].add(own + at, std::min(length, count - at));
     }
+    const std::lock_guard lock(counts_guard);
+    for (int t = 0; t < costs.tables; ++t) seen[t].add_to(counts[t].data());
   });
 }
 

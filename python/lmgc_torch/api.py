@@ -14,7 +14,8 @@ Other keys belong to those who write them.
 
 import json
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import torch
@@ -165,8 +166,11 @@ def compress(
             else:
                 frame = _library.ops().compress.past(values, past.handle, warm, **keywords)
         return cast(torch.Tensor, frame)
+    operator = _library.ops().compress
+    if handle is None:
+        operator = operator.default  # looking for an overload takes as long as a small tensor
     with translated():
-        frame = _library.ops().compress(
+        frame = operator(
             values,
             handle,
             method=method,
@@ -217,25 +221,28 @@ def decompress(
         ImportError: The native library cannot be loaded; the message says why.
     """
     frame = _frame(data)
-    header = _header(frame)
-    structure = _structure(header)
+    with _decoded_text(), translated():
+        metadata, methods = _library.ops().contents.default(frame)
+    structure = _structure(metadata, len(methods))
     if past is not None and not isinstance(past, PastFrame):
         raise TypeError(f"past is of type {type(past).__name__}; it must be a PastFrame")
     tensors: list[torch.Tensor]
     if reference is not None:
         if past is not None:
             raise ValueError("reference does not go with past")
-        others = _matched(reference, structure, len(header["tensors"]))
+        others = _matched(reference, structure, len(methods))
         with translated():
             tensors = _library.ops().decompress.reference(frame, others)
     elif past is not None:
         with translated():
             tensors = _library.ops().decompress.past(frame, past.handle)
     else:
-        methods = {tensor["method"] for tensor in header["tensors"]}
-        handle = _handle(prior, frame.device, methods)
+        handle = _handle(prior, frame.device, set(methods))
+        operator = _library.ops().decompress
+        if handle is None:
+            operator = operator.default
         with translated():
-            tensors = _library.ops().decompress(frame, handle)
+            tensors = operator(frame, handle)
     if _kind(structure) == "list":
         return tensors
     if _kind(structure) == "dict":
@@ -261,7 +268,7 @@ def info(data: Data) -> FrameInfo:
         ImportError: The native library cannot be loaded; the message says why.
     """
     header = _header(_frame(data))
-    structure = _structure(header)
+    structure = _structure(header["metadata"], len(header["tensors"]))
     names = structure.get("names") or [None] * len(header["tensors"])
     return FrameInfo(
         version=header["version"],
@@ -393,12 +400,18 @@ def _frame(data: Any) -> torch.Tensor:
     return frame
 
 
-def _header(frame: torch.Tensor) -> dict[str, Any]:
+@contextmanager
+def _decoded_text() -> Iterator[None]:
+    """Turns the error of metadata that are not text into ours."""
     try:
-        with translated():
-            header: dict[str, Any] = json.loads(_library.ops().info(frame))
+        yield
     except UnicodeDecodeError as error:
         raise CorruptFrameError(f"the frame: its metadata are not text ({error})") from None
+
+
+def _header(frame: torch.Tensor) -> dict[str, Any]:
+    with _decoded_text(), translated():
+        header: dict[str, Any] = json.loads(_library.ops().info(frame))
     for index, tensor in enumerate(header["tensors"]):
         for part, size in tensor["sections"].items():
             if not isinstance(size, int):
@@ -406,10 +419,12 @@ def _header(frame: torch.Tensor) -> dict[str, Any]:
     return header
 
 
-def _structure(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys that `compress` wrote into the metadata, checked."""
+def _structure(metadata: str, count: int) -> dict[str, Any]:
+    """Returns the keys that `compress` wrote into the metadata of `count` tensors, checked."""
+    if not metadata:
+        return _A_LIST
     try:
-        keys = json.loads(header["metadata"])
+        keys = json.loads(metadata)
     except (ValueError, RecursionError):
         return _A_LIST
     if not isinstance(keys, dict) or "lmgc" not in keys:
@@ -419,7 +434,6 @@ def _structure(header: Mapping[str, Any]) -> dict[str, Any]:
             f"the metadata are of version {keys['lmgc']!r}; this lmgc_torch reads version "
             f"{METADATA_VERSION}"
         )
-    count = len(header["tensors"])
     names = keys.get("names")
     if names is not None:
         good = isinstance(names, list) and all(isinstance(name, str) for name in names)
