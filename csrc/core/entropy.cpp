@@ -110,9 +110,15 @@ NamedTables settle_tables(const std::array<rans::Counts, most_tables>& counts, i
   for (int t = 0; t < tables; ++t) {
     if (is_empty(counts[t])) continue;
     several.renamed[t] = static_cast<std::uint8_t>(several.tables.size());
-    several.tables.push_back(rans::normalize(counts[t]));
-    several.estimated_size += coded_size(counts[t], several.tables.back());
+    several.tables.emplace_back();
     for (int symbol = 0; symbol < 256; ++symbol) sum[symbol] += counts[t][symbol];
+  }
+  const bool is_choice = several.tables.size() > 1;
+  for (int t = 0; t < tables && is_choice; ++t) {
+    if (is_empty(counts[t])) continue;
+    rans::Table& own = several.tables[several.renamed[t]];
+    own = rans::normalize(counts[t]);
+    several.estimated_size += coded_size(counts[t], own);
   }
   single.tables.push_back(rans::normalize(sum));
   single.estimated_size = coded_size(sum, single.tables[0]);
@@ -127,11 +133,12 @@ NamedTables settle_tables(const std::array<rans::Counts, most_tables>& counts, i
     states += 3 * blocks;
   }
   for (NamedTables* one : {&several, &single}) {
+    if (one == &several && !is_choice) continue;
     const auto count = static_cast<int>(one->tables.size());
     one->estimated_size += 2 + states + rans::tables_size(one->tables.data(), count) +
                            names_size(symbols, segment_bits, count);
   }
-  return several.estimated_size < single.estimated_size ? several : single;
+  return is_choice && several.estimated_size < single.estimated_size ? several : single;
 }
 
 bool is_smaller_than_raw(const StreamHead& head, std::uint64_t symbols) {

@@ -96,21 +96,35 @@ int cheapest_table(const SymbolCount* pairs, int distinct, const TableCosts& cos
 using SymbolCounts = std::array<std::uint32_t, 256>;
 using ClusterCounts = std::array<SymbolCounts, most_tables>;
 
+// The symbols that a sample has are [first, last].
+struct SymbolRange {
+  int first = 0, last = 255;
+};
+SymbolRange range_of(const SymbolCounts& counts) {
+  SymbolRange range;
+  while (range.first < range.last && counts[range.first] == 0) ++range.first;
+  while (range.last > range.first && counts[range.last] == 0) --range.last;
+  return range;
+}
+
+std::uint64_t total_of(const SymbolCounts& counts, SymbolRange range) {
+  return std::accumulate(counts.begin() + range.first, counts.begin() + range.last + 1,
+                         std::uint64_t{0});
+}
+
 // Costs of tables with these counts, a sixteenth of a symbol added to each: what a cluster has not
 // seen is expensive, not impossible.
-void set_costs(const SymbolCounts* counts, int tables, TableCosts& costs) {
+void set_costs(const SymbolCounts* counts, int tables, SymbolRange range, TableCosts& costs) {
   costs.tables = tables;
   std::array<std::uint16_t, most_tables> unseen{};
   std::uint32_t whole[most_tables];
   for (int t = 0; t < tables; ++t) {
-    const std::uint64_t total =
-        std::accumulate(counts[t].begin(), counts[t].end(), std::uint64_t{0});
-    whole[t] = log2_fixed(16 * total + 256);
+    whole[t] = log2_fixed(16 * total_of(counts[t], range) + 256);
     unseen[t] = static_cast<std::uint16_t>(std::min(whole[t] >> 4, most_cost));
   }
   costs.cost.fill(unseen);
   for (int t = 0; t < tables; ++t) {
-    for (int symbol = 0; symbol < 256; ++symbol) {
+    for (int symbol = range.first; symbol <= range.last; ++symbol) {
       const std::uint64_t count = counts[t][symbol];
       if (count == 0) continue;
       const std::uint32_t cost = (whole[t] - log2_of_count(16 * count + 1)) >> 4;
@@ -122,14 +136,13 @@ void set_costs(const SymbolCounts* counts, int tables, TableCosts& costs) {
 // Bits that a stream of `symbols` symbols takes with these tables, to be compared with one another.
 // Code lengths measured on the `sampled` symbols that made the tables are too short by about
 // 0.72 bits (185/256) for every distinct symbol.
-std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, std::uint64_t sampled,
-                             std::uint64_t symbols, int segment_bits) {
+std::uint64_t estimated_bits(const ClusterCounts& counts, int tables, SymbolRange range,
+                             std::uint64_t sampled, std::uint64_t symbols, int segment_bits) {
   std::uint64_t sample_cost = 0, table_bits = 0;
   for (int t = 0; t < tables; ++t) {
-    std::uint64_t total = 0;
-    for (const std::uint32_t count : counts[t]) total += count;
-    const std::uint32_t whole = log2_fixed(total);
-    for (const std::uint32_t count : counts[t]) {
+    const std::uint32_t whole = log2_fixed(total_of(counts[t], range));
+    for (int symbol = range.first; symbol <= range.last; ++symbol) {
+      const std::uint32_t count = counts[t][symbol];
       if (count == 0) continue;
       sample_cost += std::uint64_t{count} * (whole - log2_of_count(count)) + 185;
       table_bits += 6;
@@ -210,20 +223,19 @@ class SegmentSample {
 };
 
 // Clusters the segments of `order`, which begins as the clusters' ranges, into `tables` clusters.
-ClusterCounts cluster(const SegmentSample& sample, const std::vector<std::uint32_t>& order,
-                      int tables) {
-  ClusterCounts counts{};
+void cluster(const SegmentSample& sample, const std::vector<std::uint32_t>& order, int tables,
+             SymbolRange range, ClusterCounts& counts) {
+  std::fill_n(counts.begin(), tables, SymbolCounts{});
   for (std::size_t i = 0; i < order.size(); ++i) {
     sample.add_to(counts, static_cast<int>(i * static_cast<std::size_t>(tables) / order.size()),
                   order[i]);
   }
   TableCosts costs;
   for (int round = 0; round < rounds; ++round) {
-    set_costs(counts.data(), tables, costs);
-    counts = {};
+    set_costs(counts.data(), tables, range, costs);
+    std::fill_n(counts.begin(), tables, SymbolCounts{});
     for (const std::uint32_t s : order) sample.add_to(counts, sample.cheapest(s, costs), s);
   }
-  return counts;
 }
 
 }  // namespace
@@ -237,16 +249,18 @@ TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int se
     SymbolCounts counts{};
     seen.add(data, segments * length);
     seen.add_to(counts.data());
-    set_costs(&counts, 1, best);
+    set_costs(&counts, 1, range_of(counts), best);
     return best;
   }
   constexpr std::int64_t step = 2;
-  ClusterCounts counts{};
+  ClusterCounts counts;
+  counts[0] = {};
   for (std::int64_t s = 0; s < segments; s += step) seen.add(data + s * length, length);
   seen.add_to(counts[0].data());
+  SymbolRange range = range_of(counts[0]);
   const auto whole = static_cast<std::uint64_t>(symbols);
   const auto estimate = [&](int tables, std::size_t sampled) {
-    return estimated_bits(counts, tables, std::uint64_t{sampled} << segment_bits, whole,
+    return estimated_bits(counts, tables, range, std::uint64_t{sampled} << segment_bits, whole,
                           segment_bits);
   };
 
@@ -257,17 +271,18 @@ TableCosts choose_tables(const std::uint8_t* data, std::int64_t segments, int se
   const std::vector<std::uint32_t> order = sample.ordered(rough ? 2 : 1);
   if (!rough) {
     sample.count_distinct();
-    counts = {};
+    counts[0] = {};
     for (const std::uint32_t s : order) sample.add_to(counts, 0, s);
+    range = range_of(counts[0]);
     best.estimated_bits = estimate(1, order.size());
   }
-  set_costs(counts.data(), 1, best);
+  set_costs(counts.data(), 1, range, best);
   for (const int tables : table_numbers) {
     if (order.size() < 2 * static_cast<std::size_t>(tables) || (rough && tables > 4)) break;
-    counts = cluster(sample, order, tables);
+    cluster(sample, order, tables, range, counts);
     const std::uint64_t bits = estimate(tables, order.size());
     if (bits < best.estimated_bits) {
-      set_costs(counts.data(), tables, best);
+      set_costs(counts.data(), tables, range, best);
       best.estimated_bits = bits;
     }
   }
