@@ -50,7 +50,7 @@ KNOWN_FAILURES = {
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },
     **{
-        (operator, False, test): "returns text that stands in the bytes, which a trace does not have"
+        (operator, False, test): "its text stands in the bytes, which a trace does not have"
         for operator in ("info", "contents")
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },

@@ -268,7 +268,8 @@ void StreamDecoder::open(StreamHead head, const std::uint8_t* body, std::uint64_
 
 Status StreamDecoder::decode(std::uint64_t first, int blocks, std::uint8_t* out) const {
   if (head_.kind == StreamKind::raw) {
-    std::memcpy(out, body_ + first * rans::block_symbols, symbols_in_blocks(symbols_, first, blocks));
+    std::memcpy(out, body_ + first * rans::block_symbols,
+                symbols_in_blocks(symbols_, first, blocks));
     return Status::ok;
   }
   if (head_.kind == StreamKind::constant) {

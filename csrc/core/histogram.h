@@ -26,8 +26,7 @@ class Histogram {
   template <class Count>
   void add_to(Count* sums) const {
     for (int symbol = 0; symbol < 256; ++symbol) {
-      sums[symbol] +=
-          parts_[0][symbol] + parts_[1][symbol] + parts_[2][symbol] + parts_[3][symbol];
+      sums[symbol] += parts_[0][symbol] + parts_[1][symbol] + parts_[2][symbol] + parts_[3][symbol];
     }
   }
 

@@ -23,8 +23,8 @@ struct PlaneKernels {
   // Bit i of `mask` = words[i] is not zero, the last byte filled up with zeros; returns the ones.
   std::int64_t (*mask)(const Word* words, std::int64_t count, std::uint8_t* mask);
 
-  // words[i] = the next of `kept` where bit i of `mask` is 1, else zero; `count` is a multiple of 8.
-  // Reads up to 64 bytes beyond the kept words that it takes; returns how many those are.
+  // words[i] = the next of `kept` where bit i of `mask` is 1, else zero; `count` is a multiple
+  // of 8. Reads up to 64 bytes beyond the kept words that it takes; returns how many those are.
   std::int64_t (*expand)(const Word* kept, const std::uint8_t* mask, std::int64_t count,
                          Word* words);
 };

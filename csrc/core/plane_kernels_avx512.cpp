@@ -63,8 +63,8 @@ __m512i order(bool to_planes) {
 template <class Word>
 typename Vector<Word>::Mask first_words(std::int64_t count) {
   constexpr int own = Vector<Word>::own;
-  return static_cast<typename Vector<Word>::Mask>(
-      count >= own ? (std::uint64_t{1} << own) - 1 : (std::uint64_t{1} << count) - 1);
+  return static_cast<typename Vector<Word>::Mask>(count >= own ? (std::uint64_t{1} << own) - 1
+                                                               : (std::uint64_t{1} << count) - 1);
 }
 
 template <class Word>

@@ -25,9 +25,9 @@ std::int64_t tasks_of(std::int64_t elements) {
 
 using Counts = std::array<std::uint32_t, 256>;
 
-// Bits that the symbols counted in a sample take with a table made for all `elements` of which it is
-// the sample: their entropy is too small by about 0.72 bits (185 / 256) a distinct symbol, and each
-// takes about 6 bits in the table, of which the sample pays its share.
+// Bits that the symbols counted in a sample take with a table made for all `elements` of which it
+// is the sample: their entropy is too small by about 0.72 bits (185 / 256) a distinct symbol, and
+// each takes about 6 bits in the table, of which the sample pays its share.
 std::uint64_t coded_bits(const Counts& counts, std::int64_t sampled, std::int64_t elements) {
   const std::uint64_t total = std::accumulate(counts.begin(), counts.end(), std::uint64_t{0});
   if (total == 0) return 0;
@@ -44,9 +44,7 @@ std::uint64_t coded_bits(const Counts& counts, std::int64_t sampled, std::int64_
 }
 
 // Before a closer look: several tables may find twice what one does.
-bool worth_a_try(std::uint64_t coded, std::uint64_t raw) {
-  return coded < raw - (raw >> 8);
-}
+bool worth_a_try(std::uint64_t coded, std::uint64_t raw) { return coded < raw - (raw >> 8); }
 
 }  // namespace
 

@@ -51,8 +51,8 @@ WrittenFrequency written(std::uint32_t frequency, int& previous) {
   const int step = exponent - std::exchange(previous, exponent);
   const auto value = static_cast<std::uint32_t>(step >= 0 ? 2 * step + 1 : -2 * step);
   const int extra = std::bit_width(value) - 1;
-  const std::uint64_t gamma =
-      std::uint64_t{1} << extra | std::uint64_t{value & ((1u << extra) - 1)} << (extra + 1);
+  const std::uint64_t gamma = std::uint64_t{1} << extra | std::uint64_t{value & ((1u << extra) - 1)}
+                                                              << (extra + 1);
   if (exponent < 2) return {gamma, 2 * extra + 1};
   const int kept = std::min(exponent, significant_bits) - 1;
   const std::uint64_t low = frequency >> (exponent - 1 - kept) & ((1u << kept) - 1);
@@ -157,9 +157,8 @@ std::size_t tables_size(const Table* tables, int count) {
   for (int i = 0; i < count; ++i) {
     bits += 24;
     int previous = 0;
-    for_each_written(tables[i], [&](std::uint32_t frequency) {
-      bits += written(frequency, previous).count;
-    });
+    for_each_written(tables[i],
+                     [&](std::uint32_t frequency) { bits += written(frequency, previous).count; });
   }
   return static_cast<std::size_t>(bits + 7) / 8;
 }

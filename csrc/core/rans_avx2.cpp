@@ -16,8 +16,7 @@ std::uint32_t decode_run(BlockRun* runs, std::uint32_t steps) {
   for (int b = 0; b < blocks; ++b) {
     own[b] = runs[b];
     for (int v = 0; v < vectors; ++v) {
-      state[b][v] =
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(runs[b].states + 8 * v));
+      state[b][v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(runs[b].states + 8 * v));
     }
   }
   std::uint32_t step = 0;

@@ -165,9 +165,8 @@ std::uint8_t* encode_block(const std::uint8_t* symbols, std::uint32_t count,
 Status decode_blocks(const CodedBlock* coded, int blocks, int segment_bits,
                      const DecodeEntry* entries) {
   const auto alone = [&](const CodedBlock& one) {
-    return with_lanes(one.count, [&](auto lanes) {
-      return decode_lanes<lanes>(&one, 1, segment_bits, entries);
-    });
+    return with_lanes(
+        one.count, [&](auto lanes) { return decode_lanes<lanes>(&one, 1, segment_bits, entries); });
   };
   if (blocks == 1) return alone(coded[0]);
   if (lanes_of(coded[1].count) == most_lanes)

@@ -118,8 +118,8 @@ struct BlockRun {
 
 // Gets at most `steps` steps of each of `blocks` blocks (1 or 2) into their symbols[0, 32 *
 // steps) while a step is sure to find its words before `end`; moves `at` behind the words that were
-// read. Returns the number of steps done, the same for each block, perhaps none where there are two.
-// Two are done side by side: while a step of one waits for its words, the other goes on.
+// read. Returns the number of steps done, the same for each block, perhaps none where there are
+// two. Two are done side by side: while a step of one waits for its words, the other goes on.
 using DecodeRun = std::uint32_t (*)(BlockRun* runs, int blocks, std::uint32_t steps);
 
 // The most bytes that a DecodeRun looks at from *at on in one step: a word a lane, and one more.

@@ -8,7 +8,7 @@ namespace lmgc {
 
 // TableCosts in both directions.
 struct NameCosts {
-  const std::uint16_t (*rows)[16];           // of a symbol: its cost in each table
+  const std::uint16_t (*rows)[16];            // of a symbol: its cost in each table
   alignas(64) std::uint8_t columns[16][256];  // of a table: what each symbol costs there; tables
                                               // beyond the last cost as much as can be
   int tables;

@@ -30,9 +30,8 @@ std::uint64_t four_sums(const __m512i (&symbols)[vectors], const __mmask64 (&hig
     for (int v = 0; v < vectors; ++v) {
       __m512i cost = _mm512_permutex2var_epi8(c0, symbols[v], c1);
       if (any_high) {
-        const __m512i upper =
-            _mm512_permutex2var_epi8(_mm512_load_si512(column + 128), symbols[v],
-                                     _mm512_load_si512(column + 192));
+        const __m512i upper = _mm512_permutex2var_epi8(_mm512_load_si512(column + 128), symbols[v],
+                                                       _mm512_load_si512(column + 192));
         cost = _mm512_mask_blend_epi8(high[v], cost, upper);
       }
       sum = _mm512_add_epi64(sum, _mm512_sad_epu8(cost, _mm512_setzero_si512()));

@@ -76,8 +76,8 @@ void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>&
   std::stable_sort(small.begin(), small.end(),
                    [&](std::size_t a, std::size_t b) { return bytes[a] > bytes[b]; });
   const auto count = static_cast<std::int64_t>(small.size());
-  const auto workers = std::min<std::int64_t>(
-      std::min<std::int64_t>(at::get_num_threads(), count), 1 + small_bytes / worth_a_thread);
+  const auto workers = std::min<std::int64_t>(std::min<std::int64_t>(at::get_num_threads(), count),
+                                              1 + small_bytes / worth_a_thread);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
     const PlainDispatch plain_here;
     for (std::int64_t worker = begin; worker < end; ++worker) {
