@@ -116,7 +116,8 @@ def _pcodec(pcodec: Any) -> Peer:
         return bytes(pcodec.standalone.simple_compress(numbers, config))
 
     def unpack(data: bytes, _: torch.dtype) -> bytes:
-        return bytes(pcodec.standalone.simple_decompress(data).tobytes())
+        numbers = pcodec.standalone.simple_decompress(data)
+        return b"" if numbers is None else bytes(numbers.tobytes())  # None: there are none
 
     return Peer(pack, unpack, frozenset(PCODEC_DTYPES))
 
