@@ -2,6 +2,7 @@
 // fresh pages cost more than many a kernel that works on them.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,16 +12,24 @@ namespace lmgc {
 
 class Scratch {
  public:
-  static constexpr std::size_t most_kept = std::size_t{1} << 20;  // bytes a thread
+  static constexpr std::size_t most_kept = std::size_t{1} << 20;  // bytes a piece; two a thread
 
   // `size` bytes without a value, aligned for any type.
-  explicit Scratch(std::size_t size) : piece_(std::exchange(kept(), {})) {
-    if (piece_.size >= size) return;
-    piece_.bytes = std::make_unique_for_overwrite<std::uint8_t[]>(size);
-    piece_.size = size;
+  explicit Scratch(std::size_t size) {
+    Piece* fitting = nullptr;  // the smallest that is large enough
+    for (Piece& piece : kept()) {
+      if (piece.size >= size && (fitting == nullptr || piece.size < fitting->size))
+        fitting = &piece;
+    }
+    if (fitting != nullptr) {
+      piece_ = std::exchange(*fitting, {});
+    } else {
+      piece_ = {std::make_unique_for_overwrite<std::uint8_t[]>(size), size};
+    }
   }
   ~Scratch() {
-    if (piece_.size <= most_kept && piece_.size > kept().size) kept() = std::move(piece_);
+    Piece& smaller = kept()[0].size <= kept()[1].size ? kept()[0] : kept()[1];
+    if (piece_.size <= most_kept && piece_.size > smaller.size) smaller = std::move(piece_);
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -32,9 +41,10 @@ class Scratch {
     std::unique_ptr<std::uint8_t[]> bytes;
     std::size_t size = 0;
   };
-  static Piece& kept() {
-    thread_local Piece piece;
-    return piece;
+  // What is nested in another has a piece of its own.
+  static std::array<Piece, 2>& kept() {
+    thread_local std::array<Piece, 2> pieces;
+    return pieces;
   }
   Piece piece_;
 };
