@@ -17,6 +17,13 @@ import torch
 from lmgc_torch import baselines
 
 ZIPNN_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+# NumPy has no bfloat16: pcodec gets its bits.
+PCODEC_DTYPES = {
+    torch.float16: "float16",
+    torch.bfloat16: "uint16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+}
 Codec = Callable[[bytes, torch.dtype], bytes]
 Bytes = Callable[[bytes], bytes]
 
@@ -54,8 +61,12 @@ def peers(threads: int = 1) -> dict[str, Peer]:
         table["byte planes + smallest"] = _baseline([raw, zlib, zstd(3)], threads)
     if zipnn := optional("zipnn"):
         table["ZipNN"] = _zipnn(zipnn, threads)
-    order = ("zlib-6", "zstd-3", "xz-6", "byte planes + zlib-6", "byte planes + zstd-1")
-    order += ("byte planes + smallest", "byte planes + xz-6", "ZipNN")
+    if lz4 := optional("lz4.frame"):
+        table["lz4"] = plain(lz4.compress, lz4.decompress)
+    if pcodec := optional("pcodec"):
+        table["pcodec"] = _pcodec(pcodec)
+    order = ("zlib-6", "lz4", "zstd-3", "xz-6", "byte planes + zlib-6", "byte planes + zstd-1")
+    order += ("byte planes + smallest", "byte planes + xz-6", "pcodec", "ZipNN")
     return {name: table[name] for name in order if name in table}
 
 
@@ -93,6 +104,22 @@ def _zipnn(zipnn: Any, threads: int) -> Peer:
         return bytes(codec.decompress(data))
 
     return Peer(pack, unpack, frozenset(ZIPNN_DTYPES))
+
+
+def _pcodec(pcodec: Any) -> Peer:
+    """Makes the pcodec peer: its default level on a whole buffer of numbers; one thread."""
+    np = importlib.import_module("numpy")
+    config = pcodec.ChunkConfig()
+
+    def pack(data: bytes, dtype: torch.dtype) -> bytes:
+        numbers = np.frombuffer(data, PCODEC_DTYPES[dtype])
+        return bytes(pcodec.standalone.simple_compress(numbers, config))
+
+    def unpack(data: bytes, _: torch.dtype) -> bytes:
+        numbers = pcodec.standalone.simple_decompress(data)
+        return b"" if numbers is None else bytes(numbers.tobytes())  # None: there are none
+
+    return Peer(pack, unpack, frozenset(PCODEC_DTYPES))
 
 
 def optional(package: str) -> Any:

@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py benchmarks/data/report/*fp32*.pt --megabytes 16 --threads 1 2
     python benchmarks/speed.py --block fp32 bf16 --threads 1 2
+    python benchmarks/speed.py FILES --sizes 4K 64K 1M 16M 256M 200x4K --plot rates.svg
 
 The tensors of the files are repeated, whole, up to the megabytes asked for. ``--block`` takes the
 matrices of a transformer block of width 1024 instead, gradients of a few steps of training, made
@@ -21,7 +22,7 @@ import itertools
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,8 @@ from peers import peers
 from torch import Tensor
 
 METHODS = ("raw", "planes", "scale", "lowrank", "auto", "lm", "lmgc")
-PEERS = ("byte planes + zstd-1", "byte planes + xz-6", "ZipNN")
+PEERS = ("lz4", "byte planes + zstd-1", "byte planes + xz-6", "pcodec", "ZipNN")
+LEAST_MEASURED = 32e6  # bytes: small ones are called more often
 DATA = Path(__file__).parent / "data"
 REPORT = DATA / "report"
 BLOCK_WIDTH = 1024
@@ -69,6 +71,37 @@ class Workload(NamedTuple):
                 return chosen
             chosen.append(tensor.clone())
         return chosen
+
+
+class Pieces(NamedTuple):
+    """``count`` tensors of ``size`` bytes each, cut from all elements of the files."""
+
+    name: str
+    files: tuple[Path, ...]
+    size: int
+    count: int = 1
+
+    def tensors(self) -> list[Tensor]:
+        """Reads the elements, which must be of one dtype, and repeats them as often as needed."""
+        originals = [tensor for path in self.files for tensor in load(path).values()]
+        whole = torch.cat([tensor.flatten() for tensor in originals])
+        elements = self.size // whole.element_size()
+        times = -(-elements * self.count // whole.numel())
+        pieces = whole.repeat(times)[: elements * self.count].reshape(self.count, elements)
+        return [piece.clone() for piece in pieces]
+
+
+def pieces_of(text: str, files: tuple[Path, ...]) -> Pieces:
+    """Reads "64K" (KiB), "16M" (MiB) or, for a list, "200x4K".
+
+    Raises:
+        ValueError: if the text is none of these.
+    """
+    count, times, size = text.rpartition("x")
+    unit = {"K": 10, "M": 20}.get(size[-1:])
+    if unit is None or not size[:-1].isdigit() or (times and not count.isdigit()):
+        raise ValueError(f"{text!r} is no size: say 64K, 16M or 200x4K")
+    return Pieces(text, files, int(size[:-1]) << unit, int(count) if times else 1)
 
 
 def block_workload(dtype: str, folder: Path = DATA / "speed") -> Workload:
@@ -104,16 +137,22 @@ def measure_memcpy(data: str, tensors: list[Tensor], repeats: int) -> Row:
 
 
 def rows_of(
-    workload: Workload, methods: list[str], threads: int, repeats: int, with_memory: bool
+    workload: Workload | Pieces,
+    methods: list[str],
+    threads: int,
+    repeats: int,
+    with_memory: bool,
+    others: Sequence[str] = PEERS,
 ) -> list[Row]:
     """Measures every method and peer on a workload with so many threads."""
     torch.set_num_threads(threads)
     data, tensors = workload.name, workload.tensors()
+    repeats = max(repeats, min(1000, int(LEAST_MEASURED / max(1, raw_bytes(tensors)))))
     rows = [measure_ours(data, tensors, method, repeats=repeats) for method in methods]
     dtypes = {tensor.dtype for tensor in tensors}
     models = model_rows(data, tensors, rows) if {"lm", "lowrank"} <= set(methods) else []
     for name, peer in peers(threads).items():
-        if name in PEERS and peer.takes(dtypes):
+        if name in others and peer.takes(dtypes):
             rows.append(measure_peer(data, tensors, name, peer, repeats=repeats, threads=threads))
     if with_memory:
         rows = [
@@ -151,14 +190,14 @@ def rate_without(whole: float, part: float) -> float:
     return 1 / seconds if seconds > 0 else math.inf
 
 
-def extra_memory(workload: Workload, method: str, threads: int) -> float:
+def extra_memory(workload: Workload | Pieces, method: str, threads: int) -> float:
     """Returns the memory in MB that compressing takes on top, measured in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_extra_memory_here, workload, method, threads).result()
 
 
-def _extra_memory_here(workload: Workload, method: str, threads: int) -> float:
+def _extra_memory_here(workload: Workload | Pieces, method: str, threads: int) -> float:
     """Does the work of ``extra_memory`` in the process that runs it (Linux only)."""
     torch.set_num_threads(threads)
     tensors = workload.tensors()
@@ -194,6 +233,35 @@ def _status_bytes(key: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
+def plot(rows: list[Row], sizes: list[Pieces], path: Path) -> None:
+    """Draws MB/s in and out against the size of single tensors, a line a method."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no display is needed
+    mpl.rcParams["svg.hashsalt"] = "lmgc"  # the same picture from the same numbers
+    from matplotlib import pyplot as plt
+
+    single = {pieces.name: pieces.size for pieces in sizes if pieces.count == 1}
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    directions = (("compress", "compress_mb_s"), ("decompress", "decompress_mb_s"))
+    for panel, (title, field) in zip(panels, directions, strict=True):
+        for method, threads in dict.fromkeys((row.method, row.threads) for row in rows):
+            points = [
+                (single[row.data], getattr(row, field))
+                for row in rows
+                if (row.method, row.threads) == (method, threads) and row.data in single
+            ]
+            style = "--" if method in PEERS else ":" if method == "memcpy" else "-"
+            name = method if threads == 1 else f"{method}, {threads} threads"
+            panel.loglog(*zip(*sorted(points), strict=True), style, marker=".", label=name)
+        panel.set(title=title, xlabel="bytes of the tensor")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("MB/s")
+    panels[1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -208,7 +276,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--block", nargs="+", choices=DTYPES, default=[], help="matrices of a transformer block"
     )
     parser.add_argument("--methods", nargs="*", default=METHODS, help="ours: %(default)s")
+    parser.add_argument("--peers", nargs="*", default=PEERS, help="others: %(default)s")
     parser.add_argument("--megabytes", type=float, default=16, help="size (%(default)s)")
+    parser.add_argument(
+        "--sizes", nargs="+", default=[], metavar="SIZE", help="4K, 16M, 200x4K: of the files"
+    )
+    parser.add_argument("--plot", type=Path, metavar="OUT", help="draw the sizes' rates here")
     parser.add_argument("--threads", nargs="+", type=int, default=[1], help="thread counts")
     parser.add_argument("--repeats", type=int, default=5, help="calls, the best counts")
     parser.add_argument("--no-memory", action="store_true", help="leave memory out")
@@ -217,17 +290,29 @@ def main(arguments: list[str] | None = None) -> int:
     files = tuple(parsed.files or ([] if parsed.block else sorted(REPORT.glob("*fp32*.pt"))))
     if not files and not parsed.block:
         parser.error(f"{REPORT} is empty: run `python benchmarks/gradients.py --set report` first")
-    workloads = [block_workload(dtype) for dtype in parsed.block]
-    if files:
+    workloads: list[Workload | Pieces] = [block_workload(dtype) for dtype in parsed.block]
+    try:
+        sizes = [pieces_of(text, files) for text in parsed.sizes]
+    except ValueError as error:
+        parser.error(str(error))
+    workloads += sizes
+    if files and not sizes:
         workloads.insert(0, Workload(f"{parsed.megabytes:g} MB", files, parsed.megabytes))
     rows: list[Row] = []
     for workload, threads in itertools.product(workloads, parsed.threads):
         rows += rows_of(
-            workload, list(parsed.methods), threads, parsed.repeats, not parsed.no_memory
+            workload,
+            list(parsed.methods),
+            threads,
+            parsed.repeats,
+            not parsed.no_memory,
+            parsed.peers,
         )
     print(table(rows))
     if parsed.json:
         write_json(parsed.json, rows)
+    if parsed.plot:
+        plot(rows, sizes, parsed.plot)
     return 0
 
 

@@ -192,6 +192,30 @@ def test_the_model_of_lm_is_measured_apart(tmp_path: Path) -> None:
         assert rows[model].decompress_mb_s >= rows[one].decompress_mb_s
 
 
+def test_sizes_are_cut_from_the_files(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(700.0), "b": torch.ones(3, 5)}, tmp_path / "a.pt")
+    files = (tmp_path / "a.pt",)
+    assert speed.pieces_of("2M", files) == speed.Pieces("2M", files, 2 << 20, 1)
+    pieces = speed.pieces_of("3x4K", files).tensors()
+    assert [tuple(piece.shape) for piece in pieces] == [(1024,)] * 3
+    assert torch.equal(torch.cat(pieces)[715:1415], torch.arange(700.0))
+    for bad in ("4", "K", "4G", "x4K", "twox4K", "-4K"):
+        with pytest.raises(ValueError, match="is no size"):
+            speed.pieces_of(bad, files)
+
+
+def test_rates_against_sizes_are_drawn(tmp_path: Path) -> None:
+    torch.save({"a": torch.randn(5000)}, tmp_path / "a.pt")
+    picture, threads = tmp_path / "rates.svg", torch.get_num_threads()
+    arguments = [str(tmp_path / "a.pt"), "--sizes", "4K", "16K", "2x4K", "--repeats", "1"]
+    arguments += ["--methods", "planes", "--no-memory", "--plot", str(picture)]
+    try:
+        assert speed.main(arguments) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert "planes" in picture.read_text()
+
+
 def test_the_rate_of_what_a_part_leaves() -> None:
     assert speed.rate_without(2, 3) == pytest.approx(6)  # 1/2 - 1/3
     assert speed.rate_without(6, 6) == float("inf")

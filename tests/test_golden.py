@@ -90,8 +90,19 @@ def test_golden_frames_decode(name: str, golden_prior: PriorOf):
     assert about == [method for _, _, method in INDEX[name]["tensors"]]
 
 
+# Frames that the encoder has since come to write otherwise.
+WRITTEN_OTHERWISE = {
+    "v1_planes_segments": "tables of `planes` are found from half as many segments",
+}
+
+
 @pytest.mark.parametrize(
-    "name", [n for n in INDEX if not {"lowrank", "past", "reference"} & set(n.split("_"))]
+    "name",
+    [
+        n
+        for n in INDEX
+        if not {"lowrank", "past", "reference"} & set(n.split("_")) and n not in WRITTEN_OTHERWISE
+    ],
 )
 def test_golden_frames_are_written_again(name: str, golden_prior: PriorOf):
     """Not a promise of the format: a better encoder may change this, and then says so here.

@@ -50,7 +50,8 @@ KNOWN_FAILURES = {
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },
     **{
-        ("info", False, test): "returns a str that stands in the bytes, which a trace does not have"
+        (operator, False, test): "its text stands in the bytes, which a trace does not have"
+        for operator in ("info", "contents")
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },
 }
@@ -86,6 +87,7 @@ def arguments(operator: str, method: str, prior: Prior) -> tuple[tuple, dict]:
         *(("compress", method) for method in ("planes", "lm", "lmgc")),
         *(("compress.prior", method) for method in ("lm", "lmgc")),
         *(("decompress", method) for method in ("planes", "lm", "lmgc")),
+        ("contents", "lm"),
         ("info", "lm"),
         ("residual_features", "lm"),
     ],
@@ -93,7 +95,7 @@ def arguments(operator: str, method: str, prior: Prior) -> tuple[tuple, dict]:
 def test_opcheck(
     operator: str, method: str, test: str, prior_of: PriorOf, request: pytest.FixtureRequest
 ):
-    with_prior = method in NEEDS_PRIOR and operator not in ("info", "residual_features")
+    with_prior = method in NEEDS_PRIOR and operator not in ("contents", "info", "residual_features")
     reason = KNOWN_FAILURES.get((operator, with_prior, test))
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason))
@@ -122,6 +124,8 @@ def test_schemas_are_as_documented():
         "lmgc::decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None) -> Tensor[]"
     )
     assert str(OPS.info.default._schema) == "lmgc::info(Tensor data) -> str"
+    contents = "lmgc::contents(Tensor data) -> (str metadata, str[] methods)"
+    assert str(OPS.contents.default._schema) == contents
 
 
 @every_method
@@ -131,6 +135,8 @@ def test_operators_alone(method: str, prior_of: PriorOf):
     assert all_identical(OPS.decompress(frame, prior.handle), tensors)
     about = op_info(frame)
     assert about["metadata"] == "mine"
+    methods = [tensor["method"] for tensor in about["tensors"]]
+    assert OPS.contents(frame) == ("mine", methods)
     assert [tensor["dtype"] for tensor in about["tensors"]] == ["float32", "int8"]
     assert [tensor["shape"] for tensor in about["tensors"]] == [[8, 40], []]
 

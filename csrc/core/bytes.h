@@ -14,6 +14,13 @@ namespace lmgc {
 static_assert(std::endian::native == std::endian::little,
               "lmgc stores little-endian words as they lie in memory");
 
+// Bytes of ByteWriter::varint(value).
+constexpr std::size_t varint_size(std::uint64_t value) {
+  std::size_t size = 1;
+  for (; value >= 0x80; value >>= 7) ++size;
+  return size;
+}
+
 class ByteWriter {
  public:
   void bytes(const void* data, std::size_t size) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/integer_math.h"
+#include "core/scratch.h"
 
 namespace lmgc {
 namespace {
@@ -19,12 +20,6 @@ std::uint64_t coded_size(const rans::Counts& counts, const rans::Table& table) {
             ((rans::probability_bits << log2_fraction_bits) - log2_fixed(table.frequency[symbol]));
   }
   return bits >> (log2_fraction_bits + 3);
-}
-
-std::uint64_t written_size(const std::vector<rans::Table>& tables) {
-  ByteWriter out;
-  rans::write_tables(tables.data(), static_cast<int>(tables.size()), out);
-  return out.size();
 }
 
 bool is_empty(const rans::Counts& counts) {
@@ -57,6 +52,13 @@ std::uint64_t body_size(const StreamHead& head, std::uint64_t symbols) {
   for (std::uint64_t block = 0; block < head.block_words.size(); ++block) {
     size += block_size(symbols_in_block(symbols, block), head.block_words[block]);
   }
+  return size;
+}
+
+std::size_t head_size(const StreamHead& head) {
+  if (head.kind != StreamKind::rans) return head.kind == StreamKind::constant ? 2 : 1;
+  std::size_t size = 2 + rans::tables_size(head.tables.data(), head.table_count());
+  for (const std::uint32_t words : head.block_words) size += varint_size(words);
   return size;
 }
 
@@ -108,9 +110,15 @@ NamedTables settle_tables(const std::array<rans::Counts, most_tables>& counts, i
   for (int t = 0; t < tables; ++t) {
     if (is_empty(counts[t])) continue;
     several.renamed[t] = static_cast<std::uint8_t>(several.tables.size());
-    several.tables.push_back(rans::normalize(counts[t]));
-    several.estimated_size += coded_size(counts[t], several.tables.back());
+    several.tables.emplace_back();
     for (int symbol = 0; symbol < 256; ++symbol) sum[symbol] += counts[t][symbol];
+  }
+  const bool is_choice = several.tables.size() > 1;
+  for (int t = 0; t < tables && is_choice; ++t) {
+    if (is_empty(counts[t])) continue;
+    rans::Table& own = several.tables[several.renamed[t]];
+    own = rans::normalize(counts[t]);
+    several.estimated_size += coded_size(counts[t], own);
   }
   single.tables.push_back(rans::normalize(sum));
   single.estimated_size = coded_size(sum, single.tables[0]);
@@ -125,16 +133,16 @@ NamedTables settle_tables(const std::array<rans::Counts, most_tables>& counts, i
     states += 3 * blocks;
   }
   for (NamedTables* one : {&several, &single}) {
-    one->estimated_size += 2 + states + written_size(one->tables) +
-                           names_size(symbols, segment_bits, static_cast<int>(one->tables.size()));
+    if (one == &several && !is_choice) continue;
+    const auto count = static_cast<int>(one->tables.size());
+    one->estimated_size += 2 + states + rans::tables_size(one->tables.data(), count) +
+                           names_size(symbols, segment_bits, count);
   }
-  return several.estimated_size < single.estimated_size ? several : single;
+  return is_choice && several.estimated_size < single.estimated_size ? several : single;
 }
 
 bool is_smaller_than_raw(const StreamHead& head, std::uint64_t symbols) {
-  ByteWriter out;
-  write_head(head, out);
-  return out.size() + body_size(head, symbols) <= symbols;
+  return head_size(head) + body_size(head, symbols) <= symbols;
 }
 
 std::vector<std::uint8_t> pack_names(const std::uint8_t* names, std::uint64_t segments,
@@ -152,20 +160,28 @@ std::vector<std::uint8_t> pack_names(const std::uint8_t* names, std::uint64_t se
 
 CodedStream code_stream(const std::uint8_t* data, std::uint64_t symbols, int segment_bits,
                         const Parallel& parallel) {
-  CodedStream stream;
-  if (symbols == 0) return stream;
   const auto count = static_cast<std::int64_t>(symbols);
   const std::int64_t segments = count >> segment_bits;  // whole ones
   const std::int64_t sampled = sampled_segments(segments);
-  std::vector<std::uint8_t> sample(static_cast<std::size_t>(sampled) << segment_bits);
-  for (std::int64_t i = 0; i < sampled; ++i) {
-    std::memcpy(sample.data() + (i << segment_bits),
-                data + (sampled_segment(i, segments) << segment_bits),
-                std::size_t{1} << segment_bits);
+  TableCosts costs;
+  {
+    const Scratch sample(static_cast<std::size_t>(sampled) << segment_bits);
+    for (std::int64_t i = 0; i < sampled; ++i) {
+      std::memcpy(sample.data() + (i << segment_bits),
+                  data + (sampled_segment(i, segments) << segment_bits),
+                  std::size_t{1} << segment_bits);
+    }
+    costs = choose_tables(sample.data(), sampled, segment_bits, count);
   }
-  const TableCosts costs = choose_tables(sample.data(), sampled, segment_bits, count);
-  if (!worthwhile(costs.estimated_bits / 8, symbols)) return stream;
+  return code_stream(data, symbols, segment_bits, costs, parallel);
+}
 
+CodedStream code_stream(const std::uint8_t* data, std::uint64_t symbols, int segment_bits,
+                        const TableCosts& costs, const Parallel& parallel) {
+  CodedStream stream;
+  if (symbols == 0 || !worthwhile(costs.estimated_bits / 8, symbols)) return stream;
+  const auto count = static_cast<std::int64_t>(symbols);
+  const std::int64_t segments = count >> segment_bits;  // whole ones
   const std::int64_t all_segments = segments + ((segments << segment_bits) < count ? 1 : 0);
   std::vector<std::uint8_t> names(static_cast<std::size_t>(all_segments));
   std::array<rans::Counts, most_tables> counts;
@@ -187,10 +203,10 @@ CodedStream code_stream(const std::uint8_t* data, std::uint64_t symbols, int seg
   parallel(static_cast<std::int64_t>(stream.blocks.size()), [&](std::int64_t block) {
     const std::uint32_t own = symbols_in_block(symbols, static_cast<std::uint64_t>(block));
     const std::size_t bound = rans::block_bound(own);
-    const auto buffer = std::make_unique_for_overwrite<std::uint8_t[]>(bound);
+    const Scratch buffer(bound);
     const std::uint8_t* const block_names =
         tables > 1 ? names.data() + (block << (rans::block_bits - segment_bits)) : nullptr;
-    std::uint8_t* const end = buffer.get() + bound;
+    std::uint8_t* const end = buffer.data() + bound;
     std::uint8_t* const first = rans::encode_block(
         data + (block << rans::block_bits), own, {block_names, segment_bits}, entries.data(), end);
     stream.blocks[static_cast<std::size_t>(block)].assign(first, end);
@@ -250,27 +266,31 @@ void StreamDecoder::open(StreamHead head, const std::uint8_t* body, std::uint64_
   }
 }
 
-Status StreamDecoder::decode(std::uint64_t block, std::uint8_t* out) const {
-  const std::uint32_t count = symbols_in_block(symbols_, block);
+Status StreamDecoder::decode(std::uint64_t first, int blocks, std::uint8_t* out) const {
   if (head_.kind == StreamKind::raw) {
-    std::memcpy(out, body_ + block * rans::block_symbols, count);
+    std::memcpy(out, body_ + first * rans::block_symbols,
+                symbols_in_blocks(symbols_, first, blocks));
     return Status::ok;
   }
   if (head_.kind == StreamKind::constant) {
-    std::memset(out, head_.constant, count);
+    std::memset(out, head_.constant, symbols_in_blocks(symbols_, first, blocks));
     return Status::ok;
   }
-  std::uint8_t names[1 << (rans::block_bits - least_segment_bits)];
+  std::uint8_t names[rans::most_blocks][1 << (rans::block_bits - least_segment_bits)];
+  rans::CodedBlock coded[rans::most_blocks];
   const int tables = head_.table_count();
-  if (tables > 1) {
-    const std::uint64_t first = block << (rans::block_bits - head_.segment_bits);
+  for (int b = 0; b < blocks; ++b) {
+    const std::uint64_t block = first + static_cast<std::uint64_t>(b);
+    const std::uint32_t count = symbols_in_block(symbols_, block);
+    coded[b] = {body_ + offsets_[block],
+                static_cast<std::size_t>(offsets_[block + 1] - offsets_[block]), count,
+                tables > 1 ? names[b] : nullptr, out + b * std::size_t{rans::block_symbols}};
+    if (tables <= 1) continue;
+    const std::uint64_t segment = block << (rans::block_bits - head_.segment_bits);
     const std::uint64_t segments = ((count - 1) >> head_.segment_bits) + 1;
-    if (!unpack_names(body_, first, segments, tables, names)) return Status::bad_stream;
+    if (!unpack_names(body_, segment, segments, tables, names[b])) return Status::bad_stream;
   }
-  const auto size = static_cast<std::size_t>(offsets_[block + 1] - offsets_[block]);
-  return rans::decode_block(body_ + offsets_[block], size, count,
-                            {tables > 1 ? names : nullptr, head_.segment_bits}, entries_.get(),
-                            out);
+  return rans::decode_blocks(coded, blocks, head_.segment_bits, entries_.get());
 }
 
 // ---- whole streams ------------------------------------------------------------------------------
@@ -294,9 +314,8 @@ Status decode_stream(ByteReader& in, std::uint64_t symbols, std::uint8_t* out,
   StreamDecoder decoder;
   decoder.open(std::move(head), body, symbols);
   std::atomic<Status> worst{Status::ok};
-  parallel(static_cast<std::int64_t>(stream_blocks(symbols)), [&](std::int64_t block) {
-    const Status own =
-        decoder.decode(static_cast<std::uint64_t>(block), out + (block << rans::block_bits));
+  for_each_blocks(symbols, parallel, [&](std::uint64_t first, int blocks) {
+    const Status own = decoder.decode(first, blocks, out + first * rans::block_symbols);
     if (own != Status::ok) worst = own;
   });
   return worst;

@@ -42,6 +42,11 @@ constexpr std::uint32_t symbols_in_block(std::uint64_t symbols, std::uint64_t bl
   const std::uint64_t left = symbols - block * rans::block_symbols;
   return left < rans::block_symbols ? static_cast<std::uint32_t>(left) : rans::block_symbols;
 }
+// Symbols of `blocks` blocks from `first` on, which exist.
+constexpr std::uint64_t symbols_in_blocks(std::uint64_t symbols, std::uint64_t first, int blocks) {
+  const std::uint64_t last = first + static_cast<std::uint64_t>(blocks) - 1;
+  return (last - first) * rans::block_symbols + symbols_in_block(symbols, last);
+}
 // Bytes of the names of the segments' tables, at the beginning of a rANS body.
 constexpr std::uint64_t names_size(std::uint64_t symbols, int segment_bits, int tables) {
   const std::uint64_t segments =
@@ -59,7 +64,8 @@ std::uint64_t body_size(const StreamHead& head, std::uint64_t symbols);
 
 // ---- head ---------------------------------------------------------------------------------------
 
-void write_head(const StreamHead& head, ByteWriter& out);
+std::size_t head_size(const StreamHead& head);
+void write_head(const StreamHead& head, ByteWriter& out);  // head_size() bytes
 
 // Reads the head of a stream of `symbols` symbols from untrusted bytes: ok, truncated, bad_section
 // or bad_table.
@@ -102,6 +108,10 @@ struct CodedStream {
 CodedStream code_stream(const std::uint8_t* data, std::uint64_t symbols, int segment_bits,
                         const Parallel& parallel);
 
+// The same with the tables that choose_tables() found for the stream, if they are worthwhile.
+CodedStream code_stream(const std::uint8_t* data, std::uint64_t symbols, int segment_bits,
+                        const TableCosts& costs, const Parallel& parallel);
+
 // Writes body_size(stream.head, symbols) bytes to `out`; `data` is what code_stream was given.
 void write_body(const CodedStream& stream, const std::uint8_t* data, std::uint64_t symbols,
                 std::uint8_t* out, const Parallel& parallel);
@@ -119,8 +129,9 @@ class StreamDecoder {
   const std::uint8_t* raw() const { return head_.kind == StreamKind::raw ? body_ : nullptr; }
   const StreamHead& head() const { return head_; }
 
-  // Writes symbols_in_block(symbols, block) symbols, ok or bad_stream.
-  Status decode(std::uint64_t block, std::uint8_t* out) const;
+  // Writes the symbols of `blocks` blocks (1 to rans::most_blocks) from `first` on, ok or
+  // bad_stream. Several at a time are faster than one by one.
+  Status decode(std::uint64_t first, int blocks, std::uint8_t* out) const;
 
  private:
   StreamHead head_;
@@ -129,6 +140,18 @@ class StreamDecoder {
   std::unique_ptr<rans::DecodeEntry[]> entries_;
   std::vector<std::uint64_t> offsets_;  // of the blocks in the body
 };
+
+// Shares all blocks of a stream: calls body(first, blocks) with up to rans::most_blocks of them.
+template <class Body>
+void for_each_blocks(std::uint64_t symbols, const Parallel& parallel, const Body& body) {
+  constexpr int together = rans::most_blocks;
+  const auto all = static_cast<std::int64_t>(stream_blocks(symbols));
+  parallel((all + together - 1) / together, [&](std::int64_t task) {
+    const std::int64_t first = task * together;
+    body(static_cast<std::uint64_t>(first),
+         static_cast<int>(all - first < together ? all - first : together));
+  });
+}
 
 // ---- whole streams ------------------------------------------------------------------------------
 

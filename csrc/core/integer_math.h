@@ -48,6 +48,21 @@ constexpr std::uint32_t log2_fixed(std::uint64_t x) {
          detail::log2_fraction_table[mantissa & 0xFF];
 }
 
+// log2_fixed of small numbers, which are the rule among counts.
+inline constexpr int small_logs = 1024;
+namespace detail {
+constexpr std::array<std::uint16_t, small_logs> log2_small() {
+  std::array<std::uint16_t, small_logs> table{};
+  for (std::uint64_t x = 0; x < small_logs; ++x)
+    table[x] = static_cast<std::uint16_t>(log2_fixed(x));
+  return table;
+}
+inline constexpr std::array<std::uint16_t, small_logs> log2_small_table = log2_small();
+}  // namespace detail
+inline std::uint32_t log2_of_count(std::uint64_t count) {
+  return count < small_logs ? detail::log2_small_table[count] : log2_fixed(count);
+}
+
 // The integer nearest to sum / count, halves up; count > 0.
 LMGC_HD constexpr std::int64_t rounded_quotient(std::int64_t sum, std::int64_t count) {
   const std::int64_t doubled = 2 * sum + count, twice = 2 * count;

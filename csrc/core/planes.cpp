@@ -7,7 +7,9 @@
 #include <numeric>
 #include <utility>
 
+#include "core/histogram.h"
 #include "core/integer_math.h"
+#include "core/scratch.h"
 
 namespace lmgc {
 namespace {
@@ -21,27 +23,28 @@ std::int64_t tasks_of(std::int64_t elements) {
 
 // ---- choice -------------------------------------------------------------------------------------
 
-using Histogram = std::array<std::uint32_t, 256>;
+using Counts = std::array<std::uint32_t, 256>;
 
-// Bits that `counts` take with tables made for what they are a sample of: the entropy of the sample
-// is too small by about 0.72 bits (185 / 256) a distinct symbol. Tables and states are not counted.
-std::uint64_t entropy_bits(const Histogram& counts) {
+// Bits that the symbols counted in a sample take with a table made for all `elements` of which it
+// is the sample: their entropy is too small by about 0.72 bits (185 / 256) a distinct symbol, and
+// each takes about 6 bits in the table, of which the sample pays its share.
+std::uint64_t coded_bits(const Counts& counts, std::int64_t sampled, std::int64_t elements) {
   const std::uint64_t total = std::accumulate(counts.begin(), counts.end(), std::uint64_t{0});
   if (total == 0) return 0;
   const std::uint32_t whole = log2_fixed(total);
   std::uint64_t bits = 0, distinct = 0;
   for (const std::uint32_t count : counts) {
     if (count == 0) continue;
-    bits += std::uint64_t{count} * (whole - log2_fixed(count));
+    bits += std::uint64_t{count} * (whole - log2_of_count(count));
     ++distinct;
   }
-  return (bits + (distinct - 1) * 185) >> log2_fraction_bits;
+  const auto table = (6 * distinct + 32) * static_cast<std::uint64_t>(sampled) /
+                     static_cast<std::uint64_t>(elements);
+  return ((bits + (distinct - 1) * 185) >> log2_fraction_bits) + table;
 }
 
 // Before a closer look: several tables may find twice what one does.
-bool worth_a_try(std::uint64_t coded_bits, std::uint64_t raw_bits) {
-  return coded_bits < raw_bits - (raw_bits >> 8);
-}
+bool worth_a_try(std::uint64_t coded, std::uint64_t raw) { return coded < raw - (raw >> 8); }
 
 }  // namespace
 
@@ -49,29 +52,28 @@ PlanesChoice choose_planes(const void* sample, std::int64_t elements, FloatForma
   const std::int64_t count = sample_size(elements);
   const int planes = format.bytes;
   constexpr std::int64_t piece = 1024;
-  std::array<Histogram, most_planes> counts{};
-  Histogram mask_counts{};
   std::uint64_t zeros = 0;
   std::uint8_t bytes[most_planes][piece];
   std::uint8_t mask[piece / 8];
   std::uint8_t* rows[most_planes];
   for (int p = 0; p < most_planes; ++p) rows[p] = bytes[p];
+  std::vector<Histogram> seen(static_cast<std::size_t>(planes) + 1);  // the last of the mask
   for (std::int64_t first = 0; first < count; first += piece) {
     const std::int64_t own = std::min(piece, count - first);
     split_planes(sample, first, own, format, rows);
-    for (int p = 0; p < planes; ++p) {
-      for (std::int64_t i = 0; i < own; ++i) ++counts[p][bytes[p][i]];
-    }
-    if (planes > 1) {
-      zeros += static_cast<std::uint64_t>(own - mask_zeros(sample, first, own, format, mask));
-      for (std::int64_t i = 0; i < (own + 7) / 8; ++i) ++mask_counts[mask[i]];
-    }
+    for (int p = 0; p < planes; ++p) seen[p].add(bytes[p], own);
+    if (planes == 1) continue;
+    zeros += static_cast<std::uint64_t>(own - mask_zeros(sample, first, own, format, mask));
+    seen[planes].add(mask, (own + 7) / 8);
   }
+  std::array<Counts, most_planes + 1> counts{};
+  for (int p = 0; p <= planes; ++p) seen[p].add_to(counts[p].data());
+  const auto bits_of = [&](int p) { return coded_bits(counts[p], count, elements); };
 
   const auto decide = [&](std::uint64_t symbols, std::array<bool, most_planes>& coded) {
     std::uint64_t bits = 0;
     for (int p = 0; p < planes; ++p) {
-      const std::uint64_t own = entropy_bits(counts[p]);
+      const std::uint64_t own = bits_of(p);
       coded[p] = worth_a_try(own, 8 * symbols);
       bits += coded[p] ? own : 8 * symbols;
     }
@@ -83,7 +85,7 @@ PlanesChoice choose_planes(const void* sample, std::int64_t elements, FloatForma
   const std::uint64_t whole_bits = decide(all, whole.coded);
   if (zeros == 0) return whole;
   for (int p = 0; p < planes; ++p) counts[p][0] -= static_cast<std::uint32_t>(zeros);
-  const std::uint64_t masked_bits = decide(all - zeros, masked.coded) + entropy_bits(mask_counts);
+  const std::uint64_t masked_bits = decide(all - zeros, masked.coded) + bits_of(planes);
   const std::uint64_t margin = all * static_cast<std::uint64_t>(planes) * 8 >> 9;
   if (zeros == all) masked.coded.fill(true);  // nothing is known about the others, if there are any
   return zeros == all || masked_bits + margin < whole_bits ? masked : whole;
@@ -91,11 +93,9 @@ PlanesChoice choose_planes(const void* sample, std::int64_t elements, FloatForma
 
 bool mask_pays(const StreamHead& stream, std::int64_t elements, std::int64_t kept,
                FloatFormat format) {
-  ByteWriter head;
-  head.varint(static_cast<std::uint64_t>(kept));
-  write_head(stream, head);
-  const std::uint64_t saved = static_cast<std::uint64_t>(elements - kept) * format.bytes;
-  return head.size() + body_size(stream, mask_symbols(elements)) < saved;
+  const std::uint64_t taken = varint_size(static_cast<std::uint64_t>(kept)) + head_size(stream) +
+                              body_size(stream, mask_symbols(elements));
+  return taken < static_cast<std::uint64_t>(elements - kept) * format.bytes;
 }
 
 // ---- heads --------------------------------------------------------------------------------------
@@ -197,19 +197,34 @@ void PlanesEncoder::make_mask(const Parallel& parallel) {
 
 void PlanesEncoder::code_planes(const PlanesChoice& choice, const Parallel& parallel) {
   const auto kept = static_cast<std::size_t>(kept_);
-  std::array<std::unique_ptr<std::uint8_t[]>, most_planes> bytes;
+  if (kept == 0) return;
+  for (int p = 0; p < format_.bytes; ++p) {
+    if (!choice.coded[p]) continue;
+    TableCosts costs;
+    if (!masked_) {  // where the sample is enough to see that it would not pay, it stays raw
+      costs = sample_tables(p);
+      if (!worthwhile(costs.estimated_bits / 8, kept)) continue;
+    }
+    const Scratch bytes(kept);
+    std::uint8_t* targets[most_planes] = {};
+    targets[p] = bytes.data();
+    split(targets, parallel);
+    planes_[p] = masked_ ? code_stream(bytes.data(), kept, plane_segment_bits, parallel)
+                         : code_stream(bytes.data(), kept, plane_segment_bits, costs, parallel);
+  }
+}
+
+TableCosts PlanesEncoder::sample_tables(int plane) const {
+  const std::int64_t segments = kept_ >> plane_segment_bits;
+  const std::int64_t sampled = sampled_segments(segments);
+  const Scratch sample(static_cast<std::size_t>(sampled) << plane_segment_bits);
   std::uint8_t* targets[most_planes] = {};
-  for (int p = 0; p < format_.bytes; ++p) {
-    if (!choice.coded[p] || kept == 0) continue;
-    bytes[p] = std::make_unique_for_overwrite<std::uint8_t[]>(kept);
-    targets[p] = bytes[p].get();
+  for (std::int64_t i = 0; i < sampled; ++i) {
+    targets[plane] = sample.data() + (i << plane_segment_bits);
+    split_planes(data_, sampled_segment(i, segments) << plane_segment_bits,
+                 std::int64_t{1} << plane_segment_bits, format_, targets);
   }
-  split(targets, parallel);
-  for (int p = 0; p < format_.bytes; ++p) {
-    if (targets[p] == nullptr) continue;
-    planes_[p] = code_stream(targets[p], kept, plane_segment_bits, parallel);
-    bytes[p].reset();
-  }
+  return choose_tables(sample.data(), sampled, plane_segment_bits, kept_);
 }
 
 void PlanesEncoder::split(std::uint8_t* const* planes, const Parallel& parallel) const {
@@ -332,9 +347,9 @@ Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t
   std::unique_ptr<MaskIndex> index;
   if (head.masked) {
     mask.resize(static_cast<std::size_t>(mask_symbols(elements)));
-    parallel(static_cast<std::int64_t>(stream_blocks(mask.size())), [&](std::int64_t block) {
-      const Status own = mask_decoder.decode(static_cast<std::uint64_t>(block),
-                                             mask.data() + (block << rans::block_bits));
+    for_each_blocks(mask.size(), parallel, [&](std::uint64_t first, int blocks) {
+      const Status own =
+          mask_decoder.decode(first, blocks, mask.data() + first * rans::block_symbols);
       if (own != Status::ok) worst = own;
     });
     if (worst != Status::ok) return worst;
@@ -346,20 +361,23 @@ Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t
     }
   }
 
-  const auto blocks = static_cast<std::int64_t>(stream_blocks(kept));
-  parallel(blocks, [&](std::int64_t block) {
-    const std::int64_t first = block << rans::block_bits;
-    const std::uint32_t count = symbols_in_block(kept, static_cast<std::uint64_t>(block));
+  const auto not_raw = static_cast<std::size_t>(
+      std::count_if(planes.begin(), planes.begin() + format.bytes,
+                    [](const StreamDecoder& plane) { return plane.raw() == nullptr; }));
+  for_each_blocks(kept, parallel, [&](std::uint64_t block, int blocks) {
+    const auto first = static_cast<std::int64_t>(block << rans::block_bits);
+    const auto count = static_cast<std::int64_t>(symbols_in_blocks(kept, block, blocks));
+    const Scratch scratch(not_raw * static_cast<std::size_t>(count));
+    std::uint8_t* decoded = scratch.data();
     const std::uint8_t* bytes[most_planes];
-    std::unique_ptr<std::uint8_t[]> decoded[most_planes];
     for (int p = 0; p < format.bytes; ++p) {
       if (planes[p].raw() != nullptr) {
         bytes[p] = planes[p].raw() + first;
         continue;
       }
-      decoded[p] = std::make_unique_for_overwrite<std::uint8_t[]>(count);
-      bytes[p] = decoded[p].get();
-      const Status own = planes[p].decode(static_cast<std::uint64_t>(block), decoded[p].get());
+      const Status own = planes[p].decode(block, blocks, decoded);
+      bytes[p] = decoded;
+      decoded += count;
       if (own != Status::ok) {
         worst = own;
         return;
@@ -369,9 +387,9 @@ Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t
       join_planes(bytes, count, format, out, first);
       return;
     }
-    // zeros belong to the block of the kept element before them, those before the first to block 0
+    // zeros belong to the blocks of the kept element before them, those before the first to block 0
     const std::int64_t begin = block == 0 ? 0 : index->element(first);
-    const std::int64_t end = block + 1 == blocks ? elements : index->element(first + count);
+    const std::int64_t end = first + count == head.kept ? elements : index->element(first + count);
     join_kept_planes(bytes, format, mask.data(), begin, end, out);
   });
   return worst;

@@ -96,6 +96,8 @@ class PlanesEncoder {
  private:
   void make_mask(const Parallel& parallel);
   void code_planes(const PlanesChoice& choice, const Parallel& parallel);
+  // The tables that a plane of all elements pays for.
+  TableCosts sample_tables(int plane) const;
   // Splits those planes whose pointer is not null; each pointer has room for all kept elements.
   void split(std::uint8_t* const* planes, const Parallel& parallel) const;
 

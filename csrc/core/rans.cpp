@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "core/bits.h"
 
@@ -13,13 +14,6 @@ constexpr int significant_bits = 5;
 constexpr int most_exponent = 12;  // every frequency but the rest's is below 4096
 
 constexpr int most_gamma_zeros = significant_bits - 1;
-
-// value >= 1: as many zeros as it has bits after its first, then a one and those bits.
-void put_gamma(BitWriter& bits, std::uint32_t value) {
-  const int extra = std::bit_width(value) - 1;
-  bits.put(std::uint64_t{1} << extra, extra + 1);
-  bits.put(value & ((1u << extra) - 1), extra);
-}
 
 // 0 when there is no value of at most five bits.
 std::uint32_t get_gamma(BitReader& bits) {
@@ -35,6 +29,36 @@ std::uint32_t rounded(std::uint32_t value) {
   return (value + (1u << (extra - 1))) >> extra << extra;
 }
 
+// The symbols from the first to the last that has a frequency, but for the rest.
+template <class Body>
+void for_each_written(const Table& table, const Body& body) {
+  int first = 0, last = 255;
+  while (table.frequency[first] == 0) ++first;
+  while (table.frequency[last] == 0) --last;
+  for (int symbol = first; symbol <= last; ++symbol) {
+    if (symbol != table.rest) body(static_cast<std::uint32_t>(table.frequency[symbol]));
+  }
+}
+
+// Each as the step from the exponent before it in an Elias gamma code (as many zeros as the step
+// has bits after its first, a one, those bits), then the bits after the frequency's own first.
+struct WrittenFrequency {
+  std::uint64_t bits;
+  int count;
+};
+WrittenFrequency written(std::uint32_t frequency, int& previous) {
+  const int exponent = std::bit_width(frequency);
+  const int step = exponent - std::exchange(previous, exponent);
+  const auto value = static_cast<std::uint32_t>(step >= 0 ? 2 * step + 1 : -2 * step);
+  const int extra = std::bit_width(value) - 1;
+  const std::uint64_t gamma = std::uint64_t{1} << extra | std::uint64_t{value & ((1u << extra) - 1)}
+                                                              << (extra + 1);
+  if (exponent < 2) return {gamma, 2 * extra + 1};
+  const int kept = std::min(exponent, significant_bits) - 1;
+  const std::uint64_t low = frequency >> (exponent - 1 - kept) & ((1u << kept) - 1);
+  return {gamma | low << (2 * extra + 1), 2 * extra + 1 + kept};
+}
+
 void write_table(const Table& table, BitWriter& bits) {
   int first = 0, last = 255;
   while (table.frequency[first] == 0) ++first;
@@ -43,17 +67,10 @@ void write_table(const Table& table, BitWriter& bits) {
   bits.put(static_cast<std::uint32_t>(last), 8);
   bits.put(table.rest, 8);
   int previous = 0;
-  for (int symbol = first; symbol <= last; ++symbol) {
-    if (symbol == table.rest) continue;
-    const std::uint32_t frequency = table.frequency[symbol];
-    const int exponent = std::bit_width(frequency);
-    const int step = exponent - previous;
-    put_gamma(bits, static_cast<std::uint32_t>(step >= 0 ? 2 * step + 1 : -2 * step));
-    previous = exponent;
-    if (exponent < 2) continue;
-    const int kept = std::min(exponent, significant_bits) - 1;
-    bits.put(frequency >> (exponent - 1 - kept) & ((1u << kept) - 1), kept);
-  }
+  for_each_written(table, [&](std::uint32_t frequency) {
+    const WrittenFrequency one = written(frequency, previous);
+    bits.put(one.bits, one.count);
+  });
 }
 
 // False when the bits are no table. Reads zeros past the end, which the caller finds out.
@@ -87,14 +104,21 @@ bool read_table(BitReader& bits, Table& table) {
 
 Table normalize(const Counts& counts) {
   Table table;
+  int first = 0, last = 255;
+  while (first < 255 && counts[first] == 0) ++first;
+  while (last > first && counts[last] == 0) --last;
   std::uint64_t total = 0;
-  for (const std::uint64_t count : counts) total += count;
-  table.rest =
-      static_cast<std::uint8_t>(std::max_element(counts.begin(), counts.end()) - counts.begin());
+  int rest = first;
+  for (int symbol = first; symbol <= last; ++symbol) {
+    total += counts[symbol];
+    if (counts[symbol] > counts[rest]) rest = symbol;
+  }
+  table.rest = static_cast<std::uint8_t>(rest);
 
   // Symbols rarer than 1 in 4096 take a whole slot; the others share what that leaves.
   std::uint64_t shared_slots = probability_one, shared_total = total;
-  for (const std::uint64_t count : counts) {
+  for (int symbol = first; symbol <= last; ++symbol) {
+    const std::uint64_t count = counts[symbol];
     if (count != 0 && count * probability_one < total) {
       --shared_slots;
       shared_total -= count;
@@ -104,9 +128,9 @@ Table normalize(const Counts& counts) {
   // Rounding errors are handed on from symbol to symbol (in 256ths), so that little of them is left
   // for the most frequent one.
   std::int64_t left = probability_one, error = 0;
-  for (int symbol = 0; symbol < 256; ++symbol) {
+  for (int symbol = first; symbol <= last; ++symbol) {
     const std::uint64_t count = counts[symbol];
-    if (count == 0 || symbol == table.rest) continue;
+    if (count == 0 || symbol == rest) continue;
     std::uint32_t frequency = 1;
     if (count * probability_one >= total) {
       const auto ideal = static_cast<std::int64_t>((count * shared_slots << 8) / shared_total);
@@ -126,6 +150,17 @@ Table normalize(const Counts& counts) {
   }
   table.frequency[table.rest] = static_cast<std::uint16_t>(left);
   return table;
+}
+
+std::size_t tables_size(const Table* tables, int count) {
+  int bits = 0;
+  for (int i = 0; i < count; ++i) {
+    bits += 24;
+    int previous = 0;
+    for_each_written(tables[i],
+                     [&](std::uint32_t frequency) { bits += written(frequency, previous).count; });
+  }
+  return static_cast<std::size_t>(bits + 7) / 8;
 }
 
 void write_tables(const Table* tables, int count, ByteWriter& out) {

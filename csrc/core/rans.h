@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -118,6 +119,9 @@ struct Table {
 // A table near `counts`, in integers only: every symbol with a count has a frequency of at least 1,
 // every other one 0. The counts must not all be zero.
 Table normalize(const Counts& counts);
+
+// Bytes that write_tables appends.
+std::size_t tables_size(const Table* tables, int count);
 
 // Appends `count` tables as one string of bits, padded to a whole byte.
 void write_tables(const Table* tables, int count, ByteWriter& out);

@@ -5,32 +5,49 @@
 
 namespace lmgc::rans {
 
-std::uint32_t decode_run_avx2(std::uint8_t* symbols, std::uint32_t steps,
-                              const DecodeEntry* entries, std::uint32_t* states,
-                              const std::uint8_t** at, const std::uint8_t* end) {
+namespace {
+
+template <int blocks>
+std::uint32_t decode_run(BlockRun* runs, std::uint32_t steps) {
   constexpr int vectors = most_lanes / 8;
   const __m256i slots = _mm256_set1_epi32(probability_one - 1);
-  const auto* const base = reinterpret_cast<const int*>(entries);
-  __m256i state[vectors];
-  for (int v = 0; v < vectors; ++v) {
-    state[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + 8 * v));
-  }
-  const std::uint8_t* from = *at;
-  std::uint32_t step = 0;
-  for (; step < steps && end - from >= most_read(most_lanes); ++step) {
-    __m256i entry[vectors];
+  __m256i state[blocks][vectors];
+  BlockRun own[blocks];  // a copy: stores of symbols might change the original
+  for (int b = 0; b < blocks; ++b) {
+    own[b] = runs[b];
     for (int v = 0; v < vectors; ++v) {
-      const __m256i index = _mm256_and_si256(state[v], slots);
-      entry[v] = _mm256_i32gather_epi32(base, index, 4);
-      state[v] = get_8(state[v], entry[v], from);
+      state[b][v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(runs[b].states + 8 * v));
     }
-    store_symbols(entry, symbols + 32 * step);
   }
-  for (int v = 0; v < vectors; ++v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + 8 * v), state[v]);
+  std::uint32_t step = 0;
+  for (; step < steps; ++step) {
+    bool sure = true;
+    for (int b = 0; b < blocks; ++b) sure &= own[b].end - own[b].at >= most_read(most_lanes);
+    if (!sure) break;
+    __m256i entry[blocks][vectors];
+    for (int v = 0; v < vectors; ++v) {
+      for (int b = 0; b < blocks; ++b) {
+        const __m256i index = _mm256_and_si256(state[b][v], slots);
+        entry[b][v] =
+            _mm256_i32gather_epi32(reinterpret_cast<const int*>(own[b].entries), index, 4);
+        state[b][v] = get_8(state[b][v], entry[b][v], own[b].at);
+      }
+    }
+    for (int b = 0; b < blocks; ++b) store_symbols(entry[b], own[b].symbols + 32 * step);
   }
-  *at = from;
+  for (int b = 0; b < blocks; ++b) {
+    for (int v = 0; v < vectors; ++v) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(runs[b].states + 8 * v), state[b][v]);
+    }
+    runs[b].at = own[b].at;
+  }
   return step;
+}
+
+}  // namespace
+
+std::uint32_t decode_run_avx2(BlockRun* runs, int blocks, std::uint32_t steps) {
+  return blocks == 1 ? decode_run<1>(runs, steps) : decode_run<2>(runs, steps);
 }
 
 }  // namespace lmgc::rans

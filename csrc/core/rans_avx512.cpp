@@ -27,24 +27,44 @@ std::uint8_t* encode_run_avx512(const std::uint8_t* symbols, std::uint32_t steps
   return at;
 }
 
-std::uint32_t decode_run_avx512(std::uint8_t* symbols, std::uint32_t steps,
-                                const DecodeEntry* entries, std::uint32_t* states,
-                                const std::uint8_t** at, const std::uint8_t* end) {
+namespace {
+
+template <int blocks>
+std::uint32_t decode_run(BlockRun* runs, std::uint32_t steps) {
   const __m512i slots = _mm512_set1_epi32(probability_one - 1);
-  __m512i state[2] = {_mm512_loadu_si512(states), _mm512_loadu_si512(states + 16)};
-  const std::uint8_t* from = *at;
+  __m512i state[blocks][2];
+  BlockRun own[blocks];  // a copy: stores of symbols might change the original
+  for (int b = 0; b < blocks; ++b) {
+    own[b] = runs[b];
+    for (int half = 0; half < 2; ++half)
+      state[b][half] = _mm512_loadu_si512(runs[b].states + 16 * half);
+  }
   std::uint32_t step = 0;
-  for (; step < steps && end - from >= most_read(most_lanes); ++step) {
+  for (; step < steps; ++step) {
+    bool sure = true;
+    for (int b = 0; b < blocks; ++b) sure &= own[b].end - own[b].at >= most_read(most_lanes);
+    if (!sure) break;
     for (int half = 0; half < 2; ++half) {
-      const __m512i index = _mm512_and_si512(state[half], slots);
-      const __m512i entry = _mm512_i32gather_epi32(index, entries, 4);
-      state[half] = get_16(state[half], entry, from, symbols + 32 * step + 16 * half);
+      for (int b = 0; b < blocks; ++b) {
+        const __m512i index = _mm512_and_si512(state[b][half], slots);
+        const __m512i entry = _mm512_i32gather_epi32(index, own[b].entries, 4);
+        state[b][half] =
+            get_16(state[b][half], entry, own[b].at, own[b].symbols + 32 * step + 16 * half);
+      }
     }
   }
-  _mm512_storeu_si512(states, state[0]);
-  _mm512_storeu_si512(states + 16, state[1]);
-  *at = from;
+  for (int b = 0; b < blocks; ++b) {
+    for (int half = 0; half < 2; ++half)
+      _mm512_storeu_si512(runs[b].states + 16 * half, state[b][half]);
+    runs[b].at = own[b].at;
+  }
   return step;
+}
+
+}  // namespace
+
+std::uint32_t decode_run_avx512(BlockRun* runs, int blocks, std::uint32_t steps) {
+  return blocks == 1 ? decode_run<1>(runs, steps) : decode_run<2>(runs, steps);
 }
 
 }  // namespace lmgc::rans

@@ -44,7 +44,6 @@ static inline __m512i put_16(__m512i state, __m512i reciprocal, __m512i packed, 
 // behind the words that were read; 32 bytes from there on are readable.
 static inline __m512i get_16(__m512i state, __m512i entry, const std::uint8_t*& from,
                              std::uint8_t* symbols) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols), _mm512_cvtepi32_epi8(entry));
   const __m512i high = _mm512_srli_epi32(state, probability_bits);
   const __m512i less_one =
       _mm512_and_si512(_mm512_srli_epi32(entry, 8), _mm512_set1_epi32(probability_one - 1));
@@ -54,8 +53,11 @@ static inline __m512i get_16(__m512i state, __m512i entry, const std::uint8_t*& 
   const __m512i words =
       _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   from += 2 * __builtin_popcount(more);
-  return _mm512_mask_or_epi32(rest, more, _mm512_slli_epi32(rest, word_bits),
-                              _mm512_maskz_expand_epi32(more, words));
+  const __m512i next = _mm512_mask_or_epi32(rest, more, _mm512_slli_epi32(rest, word_bits),
+                                            _mm512_maskz_expand_epi32(more, words));
+  // Not earlier: stores hold up gathers whose addresses look alike, and this takes half the time.
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols), _mm512_cvtepi32_epi8(entry));
+  return next;
 }
 
 }  // namespace lmgc::rans

@@ -34,10 +34,21 @@ std::uint8_t* encode_block(const std::uint8_t* symbols, std::uint32_t count,
                            const BlockTables& tables, const EncodeEntry* entries,
                            std::uint8_t* end);
 
-// Decodes `count` symbols (1 to block_symbols) from the untrusted bytes [data, data + size);
-// entries [4096 * t + slot] are valid tables and names point at them. bad_stream unless the bytes
-// are exactly one block; `symbols` may then hold anything.
-Status decode_block(const std::uint8_t* data, std::size_t size, std::uint32_t count,
-                    const BlockTables& tables, const DecodeEntry* entries, std::uint8_t* symbols);
+// A block to decode: `count` symbols (1 to block_symbols) from the untrusted bytes [data, data +
+// size), with tables as for the encoder.
+struct CodedBlock {
+  const std::uint8_t* data;
+  std::size_t size;
+  std::uint32_t count;
+  const std::uint8_t* names;
+  std::uint8_t* symbols;
+};
+inline constexpr int most_blocks = 2;  // that are decoded side by side
+
+// Decodes `blocks` consecutive blocks of one stream, 1 or 2; entries[4096 * t + slot] are valid
+// tables, names point at them, and are null for all blocks or for none. bad_stream unless the bytes
+// of each are exactly one block; `symbols` may then hold anything.
+Status decode_blocks(const CodedBlock* coded, int blocks, int segment_bits,
+                     const DecodeEntry* entries);
 
 }  // namespace lmgc::rans

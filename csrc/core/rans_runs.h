@@ -18,24 +18,25 @@ namespace lmgc::rans {
 
 inline constexpr std::size_t word_size = word_bits / 8;
 
-// Stores a word whether it is due or not and moves on only if it was: no branch to mispredict.
+// Stores a word whether it is due or not and moves on only if it was. Sums instead of conditions:
+// these a compiler makes branches of, and every fifth is mispredicted.
 inline void encode_symbol(const EncodeEntry& entry, std::uint32_t& state, std::uint8_t*& at) {
-  const bool send = must_send(state, entry);
+  const unsigned send = must_send(state, entry) ? 1 : 0;
   const auto word = static_cast<std::uint16_t>(state);
   std::memcpy(at - word_size, &word, word_size);
-  at -= send ? word_size : 0;
-  state = put(send ? state >> word_bits : state, entry);
+  at -= send * word_size;
+  state = put(state >> (send * word_bits), entry);
 }
 
-// Loads a word whether it is due or not.
+// Loads a word whether it is due or not, likewise.
 inline std::uint8_t decode_symbol(DecodeEntry entry, std::uint32_t& state,
                                   const std::uint8_t*& at) {
   const std::uint32_t rest = get(state, entry);
   std::uint16_t word;
   std::memcpy(&word, at, word_size);
-  const bool more = must_receive(rest);
-  state = more ? receive(rest, word) : rest;
-  at += more ? word_size : 0;
+  const unsigned more = must_receive(rest) ? 1 : 0;
+  state = rest << (more * word_bits) | (word & (0u - more));
+  at += more * word_size;
   return symbol_of(entry);
 }
 
@@ -106,11 +107,20 @@ using EncodeRun = std::uint8_t* (*)(const std::uint8_t* symbols, std::uint32_t s
                                     const EncodeEntry* entries, std::uint32_t* states,
                                     std::uint8_t* at);
 
-// Gets at most `steps` steps into symbols[0, 32 * steps) while a step is sure to find its words
-// before `end`; moves *at behind the words that were read. Returns the number of steps done.
-using DecodeRun = std::uint32_t (*)(std::uint8_t* symbols, std::uint32_t steps,
-                                    const DecodeEntry* entries, std::uint32_t* states,
-                                    const std::uint8_t** at, const std::uint8_t* end);
+// A block that is being decoded.
+struct BlockRun {
+  std::uint8_t* symbols;
+  const DecodeEntry* entries;
+  std::uint32_t* states;
+  const std::uint8_t* at;   // the next word
+  const std::uint8_t* end;  // of the words
+};
+
+// Gets at most `steps` steps of each of `blocks` blocks (1 or 2) into their symbols[0, 32 *
+// steps) while a step is sure to find its words before `end`; moves `at` behind the words that were
+// read. Returns the number of steps done, the same for each block, perhaps none where there are
+// two. Two are done side by side: while a step of one waits for its words, the other goes on.
+using DecodeRun = std::uint32_t (*)(BlockRun* runs, int blocks, std::uint32_t steps);
 
 // The most bytes that a DecodeRun looks at from *at on in one step: a word a lane, and one more.
 constexpr int most_read(int lanes) { return 2 * (lanes + 1); }
@@ -118,11 +128,9 @@ constexpr int most_read(int lanes) { return 2 * (lanes + 1); }
 std::uint8_t* encode_run_portable(const std::uint8_t* symbols, std::uint32_t steps,
                                   const EncodeEntry* entries, std::uint32_t* states,
                                   std::uint8_t* at);
-std::uint32_t decode_run_portable(std::uint8_t* symbols, std::uint32_t steps,
-                                  const DecodeEntry* entries, std::uint32_t* states,
-                                  const std::uint8_t** at, const std::uint8_t* end);
+std::uint32_t decode_run_portable(BlockRun* runs, int blocks, std::uint32_t steps);
 
-// The same where symbols[i] is coded with table contexts[i].
+// The same for one block where symbols[i] is coded with table contexts[i].
 using EncodeContextsRun = std::uint8_t* (*)(const std::uint8_t* symbols,
                                             const std::uint8_t* contexts, std::uint32_t steps,
                                             const EncodeEntry* entries, std::uint32_t* states,
@@ -147,12 +155,8 @@ bool has_avx2();
 std::uint8_t* encode_run_avx512(const std::uint8_t* symbols, std::uint32_t steps,
                                 const EncodeEntry* entries, std::uint32_t* states,
                                 std::uint8_t* at);
-std::uint32_t decode_run_avx512(std::uint8_t* symbols, std::uint32_t steps,
-                                const DecodeEntry* entries, std::uint32_t* states,
-                                const std::uint8_t** at, const std::uint8_t* end);
-std::uint32_t decode_run_avx2(std::uint8_t* symbols, std::uint32_t steps,
-                              const DecodeEntry* entries, std::uint32_t* states,
-                              const std::uint8_t** at, const std::uint8_t* end);
+std::uint32_t decode_run_avx512(BlockRun* runs, int blocks, std::uint32_t steps);
+std::uint32_t decode_run_avx2(BlockRun* runs, int blocks, std::uint32_t steps);
 
 std::uint8_t* encode_contexts_run_avx512(const std::uint8_t* symbols, const std::uint8_t* contexts,
                                          std::uint32_t steps, const EncodeEntry* entries,

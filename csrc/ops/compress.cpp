@@ -46,13 +46,14 @@ std::vector<at::Tensor> plain_tensors(const std::vector<at::Tensor>& tensors) {
   std::vector<at::Tensor> result;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const std::string what = "tensor " + std::to_string(i);
-    TORCH_CHECK_VALUE(tensors[i].defined(), what, " is None");
-    TORCH_CHECK_VALUE(tensors[i].device() == tensors[0].device(), what, " is on ",
-                      tensors[i].device(), ", tensor 0 on ", tensors[0].device(),
+    const at::Tensor& tensor = tensors[i];
+    TORCH_CHECK_VALUE(tensor.defined(), what, " is None");
+    TORCH_CHECK_VALUE(tensor.device() == tensors[0].device(), what, " is on ", tensor.device(),
+                      ", tensor 0 on ", tensors[0].device(),
                       ": one frame holds tensors of one device");
-    TORCH_CHECK_VALUE(tensors[i].dim() <= static_cast<std::int64_t>(most_dimensions), what, " has ",
-                      tensors[i].dim(), " dimensions, a frame holds at most ", most_dimensions);
-    result.push_back(plain(tensors[i].detach(), what.c_str()));
+    TORCH_CHECK_VALUE(tensor.dim() <= static_cast<std::int64_t>(most_dimensions), what, " has ",
+                      tensor.dim(), " dimensions, a frame holds at most ", most_dimensions);
+    result.push_back(plain(tensor.requires_grad() ? tensor.detach() : tensor, what.c_str()));
   }
   return result;
 }
@@ -82,13 +83,17 @@ at::Tensor assemble(Frame& frame, const at::Device& device) {
     at_byte += section.size;
   }
   for_each_tensor(device, sizes, [&](std::size_t i) {
-    frame.sections[i].write(out.narrow(0, offsets[i], sizes[i]));
+    frame.sections[i].write(part_of(out, offsets[i], sizes[i]));
   });
-  frame.header.payload_checksum = checksum_of(out.narrow(0, header_size, payload));
+  frame.header.payload_checksum = checksum_of(part_of(out, header_size, payload));
   const std::vector<std::uint8_t> header = write_header(frame.header);
   std::memcpy(&frame.header.identity, header.data() + header.size() - sizeof frame.header.identity,
               sizeof frame.header.identity);
-  out.narrow(0, 0, header_size).copy_(upload(header, at::kCPU));
+  if (device.is_cpu()) {
+    std::memcpy(out.data_ptr(), header.data(), header.size());
+  } else {
+    out.narrow(0, 0, header_size).copy_(upload(header, at::kCPU));
+  }
   return out;
 }
 

@@ -1,10 +1,11 @@
-// torch.ops.lmgc.compress, decompress and info.
+// torch.ops.lmgc.compress, decompress, contents and info.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/frame.h"
@@ -71,6 +72,9 @@ std::vector<at::Tensor> decompress_past(const at::Tensor& data,
 // was told relative to another. Works on the CPU.
 std::vector<at::Tensor> decompress_reference(const at::Tensor& data,
                                              const std::vector<at::Tensor>& reference);
+
+// What a decoder must know beforehand: the metadata, and the method of each tensor.
+std::tuple<std::string, std::vector<std::string>> contents(const at::Tensor& data);
 
 // What a frame's header and sections say, as JSON (docs/api.md); the payload is not decoded.
 std::string info(const at::Tensor& data);

@@ -44,7 +44,7 @@ FrameHeader read_header(const at::Tensor& frame) {
   const std::int64_t size = frame.numel();
   std::int64_t available = frame.is_cpu() ? size : std::min<std::int64_t>(size, 1 << 14);
   for (;;) {
-    const at::Tensor head = frame.narrow(0, 0, available).cpu();
+    const at::Tensor head = part_of(frame, 0, available).cpu();
     const Status status =
         parse_header(head.data_ptr<std::uint8_t>(), static_cast<std::size_t>(available),
                      static_cast<std::size_t>(size), header);
@@ -82,7 +82,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   const c10::OptionalDeviceGuard guard(device);
   const FrameHeader header = read_header(frame);
   const auto header_size = static_cast<std::int64_t>(header.header_size);
-  check_frame(checksum_of(frame.narrow(0, header_size, frame.numel() - header_size)) ==
+  check_frame(checksum_of(part_of(frame, header_size, frame.numel() - header_size)) ==
                       header.payload_checksum
                   ? Status::ok
                   : Status::payload_checksum,
@@ -145,7 +145,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     const auto offset = static_cast<std::int64_t>(record.section_offset);
     const auto size = static_cast<std::int64_t>(record.section_size);
     if (record.bytes != 0 && record.method == Method::raw) {
-      bytes[i].copy_(frame.narrow(0, offset, size));
+      copy_bytes(part_of(frame, offset, size), bytes[i]);
     } else if (record.bytes != 0 && record.method == Method::planes) {
       decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
                             describe_tensor(i, record));

@@ -5,6 +5,8 @@
 #include <c10/util/Exception.h>
 #include <torch/version.h>
 
+#include <cstring>
+
 #include "ops/for_each.h"
 
 // torch 2.7 brought float8_e8m0fnu.
@@ -13,6 +15,20 @@
 #endif
 
 namespace lmgc::ops {
+namespace {
+
+// A view made by hand: at::Tensor's own ones go through the dispatcher several times.
+at::Tensor byte_view(const at::Tensor& tensor, std::int64_t first, std::int64_t size) {
+  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(
+      c10::Storage(tensor.storage()),
+      c10::DispatchKeySet(tensor.is_cuda() ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU),
+      caffe2::TypeMeta::Make<std::uint8_t>());
+  view.unsafeGetTensorImpl()->set_storage_offset(first);
+  view.unsafeGetTensorImpl()->set_sizes_contiguous({size});
+  return view;
+}
+
+}  // namespace
 
 DType dtype_of(at::ScalarType type) {
   switch (type) {
@@ -123,12 +139,30 @@ at::Tensor plain(const at::Tensor& tensor, const char* what) {
                     ": lmgc works on dense tensors");
   check_device(tensor.device(), what);
   dtype_of(tensor.scalar_type());
+  // What needs nothing goes past the dispatcher, which takes longer than to code a small tensor.
+  if (!tensor.is_conj() && !tensor.is_neg() && tensor.is_contiguous()) return tensor;
   return tensor.resolve_conj().resolve_neg().contiguous();
 }
 
 at::Tensor bytes_of(const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return at::empty({0}, tensor.options().dtype(at::kByte));
-  return tensor.reshape({-1}).view(at::kByte);
+  const auto width = static_cast<std::int64_t>(tensor.element_size());
+  return byte_view(tensor, width * tensor.storage_offset(), width * tensor.numel());
+}
+
+at::Tensor part_of(const at::Tensor& bytes, std::int64_t first, std::int64_t size) {
+  return byte_view(bytes, bytes.storage_offset() + first, size);
+}
+
+void copy_bytes(const at::Tensor& from, const at::Tensor& to) {
+  if (!from.is_cpu()) {
+    to.copy_(from);
+    return;
+  }
+  const auto* const source = static_cast<const std::uint8_t*>(from.data_ptr());
+  auto* const target = static_cast<std::uint8_t*>(to.data_ptr());
+  at::parallel_for(0, from.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
+    std::memcpy(target + begin, source + begin, static_cast<std::size_t>(end - begin));
+  });
 }
 
 }  // namespace lmgc::ops

@@ -20,7 +20,14 @@ at::ScalarType scalar_type(DType dtype);
 // have, a device other than CPU and CUDA.
 at::Tensor plain(const at::Tensor& tensor, const char* what);
 
-// The bytes of a contiguous tensor: a 1-D uint8 view, empty for an empty tensor.
+// The bytes of a contiguous tensor: a 1-D uint8 view, empty for an empty tensor. Autograd knows
+// nothing of it.
 at::Tensor bytes_of(const at::Tensor& tensor);
+
+// The bytes [first, first + size) of a contiguous 1-D uint8 tensor that has them, likewise.
+at::Tensor part_of(const at::Tensor& bytes, std::int64_t first, std::int64_t size);
+
+// Copies the bytes of one contiguous uint8 tensor into another of the same size and device.
+void copy_bytes(const at::Tensor& from, const at::Tensor& to);
 
 }  // namespace lmgc::ops

@@ -79,20 +79,24 @@ template <class Body>
 void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>& bytes,
                      const Body& body) {
   constexpr std::int64_t large = std::int64_t{4} << 20;
+  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 16;  // bytes: it must be woken
   std::vector<std::size_t> small;
+  std::int64_t small_bytes = 0;
   const PlainDispatch plain;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (!device.is_cpu() || bytes[i] >= large) {
       body(i);
     } else {
       small.push_back(i);
+      small_bytes += bytes[i];
     }
   }
   // Largest first, dealt out: no thread is left with a long one at the end.
   std::stable_sort(small.begin(), small.end(),
                    [&](std::size_t a, std::size_t b) { return bytes[a] > bytes[b]; });
   const auto count = static_cast<std::int64_t>(small.size());
-  const auto workers = std::min<std::int64_t>(at::get_num_threads(), count);
+  const auto workers = std::min<std::int64_t>(std::min<std::int64_t>(at::get_num_threads(), count),
+                                              1 + small_bytes / worth_a_thread);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
     const PlainDispatch plain_here;
     const OneBlasThread one_thread;

@@ -1,4 +1,5 @@
 #include <sstream>
+#include <utility>
 
 #include "ops/compress.h"
 #include "ops/fixed.h"
@@ -94,6 +95,13 @@ std::string sections_json(const at::Tensor& frame, std::size_t index, const Fram
 }
 
 }  // namespace
+
+std::tuple<std::string, std::vector<std::string>> contents(const at::Tensor& data) {
+  const FrameHeader header = read_header(frame_bytes(data));
+  std::vector<std::string> used;
+  for (const TensorRecord& record : header.tensors) used.emplace_back(name(record.method));
+  return {header.metadata, std::move(used)};
+}
 
 std::string info(const at::Tensor& data) {
   const at::Tensor frame = frame_bytes(data);

@@ -46,6 +46,7 @@ TORCH_LIBRARY(lmgc, m) {
         {at::Tag::pt2_compliant_tag});
   m.def("decompress.reference(Tensor data, Tensor[] reference) -> Tensor[]",
         {at::Tag::pt2_compliant_tag});
+  m.def("contents(Tensor data) -> (str metadata, str[] methods)");
   m.def("info(Tensor data) -> str");
 }
 
@@ -60,5 +61,6 @@ TORCH_LIBRARY_IMPL(lmgc, CompositeExplicitAutograd, m) {
   m.impl("decompress.reference", lmgc::ops::decompress_reference);
   m.impl("decompress", lmgc::ops::decompress);
   m.impl("decompress.past", lmgc::ops::decompress_past);
+  m.impl("contents", lmgc::ops::contents);
   m.impl("info", lmgc::ops::info);
 }

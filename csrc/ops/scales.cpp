@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "ops/for_each.h"
 #include "ops/upload.h"
@@ -20,6 +21,13 @@ std::vector<std::int16_t> to_scales(const at::Tensor& levels) {
   return scales;
 }
 
+// On the CPU without the dispatcher, which would take longer than a small tensor.
+std::int64_t sum_of(const at::Tensor& numbers) {
+  if (!numbers.is_cpu()) return numbers.sum().item<std::int64_t>();
+  const auto* const first = numbers.data_ptr<std::int32_t>();
+  return std::accumulate(first, first + numbers.numel(), std::int64_t{0});
+}
+
 }  // namespace
 
 Scales estimate_scales(const at::Tensor& values, FloatFormat format, const MatrixShape& shape) {
@@ -33,7 +41,7 @@ Scales estimate_scales(const at::Tensor& values, FloatFormat format, const Matri
   // Lines without a non-zero element get the rows' mean: they say nothing and cost least that way.
   sum.out = rows.data_ptr<std::int32_t>();
   for_each(device, shape.rows, sum);
-  const auto mean = rows.sum().item<std::int64_t>() / std::max<std::int64_t>(shape.rows, 1);
+  const auto mean = sum_of(rows) / std::max<std::int64_t>(shape.rows, 1);
   for (int round = 0; round < rounds; ++round) {
     sum.by_row = true;
     sum.other = shape.has_column_scales ? columns.data_ptr<std::int32_t>() : nullptr;

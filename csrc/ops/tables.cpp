@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "ops/delta.h"
+#include "ops/dtype.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/planes.h"
@@ -188,7 +189,7 @@ class Coding {
 }  // namespace
 
 Section raw_section(const at::Tensor& bytes) {
-  return {bytes.numel(), [bytes](const at::Tensor& out) { out.copy_(bytes); }};
+  return {bytes.numel(), [bytes](const at::Tensor& out) { copy_bytes(bytes, out); }};
 }
 
 FixedHeads use_tables(Tables tables, const std::vector<at::Tensor>& bytes, const at::Device& device,

@@ -194,6 +194,11 @@ def _decompress_reference(
     raise DataDependentOutputException(torch.ops.lmgc.decompress.reference)
 
 
+@torch.library.register_fake("lmgc::contents")
+def _contents(data: torch.Tensor) -> tuple[str, list[str]]:
+    raise DataDependentOutputException(torch.ops.lmgc.contents.default)
+
+
 @torch.library.register_fake("lmgc::info")
 def _info(data: torch.Tensor) -> str:
     raise DataDependentOutputException(torch.ops.lmgc.info.default)

@@ -6,7 +6,8 @@ A *frame* is the compressed form of a list of tensors: self-contained bytes in a
 
 import json
 import os
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import torch
@@ -73,9 +74,9 @@ def compress(
             2024), slow; "auto": the smallest of all that need no prior, by their exact sizes. A
             tensor that a method would make larger is stored raw; "scale", "lowrank" and "lm" treat
             types other than floats as "planes" does.
-        effort: For "lowrank", "auto" and "lm": how long to look for predictions, from 1, the quickest,
-            to 9, the smallest result. Other methods ignore it. Decompressing is as fast for all of
-            them, or faster where less was found.
+        effort: For "lowrank", "auto" and "lm": how long to look for predictions, from 1, the
+            quickest, to 9, the smallest result. Decompressing is as fast for all of them, or faster
+            where less was found. Other methods ignore it.
         prior: The language model of "lm" or "lmgc", on the device of the tensors: a `Prior`, a
             file, or the name of a bundled one; None is the bundled "residual" for "lm" and
             "default" for "lmgc". Other methods ignore it.
@@ -157,8 +158,11 @@ def compress(
             else:
                 frame = _library.ops().compress.past(values, past.handle, warm, **keywords)
         return cast(torch.Tensor, frame)
+    operator = _library.ops().compress
+    if handle is None:
+        operator = operator.default  # looking for an overload takes as long as a small tensor
     with translated():
-        frame = _library.ops().compress(
+        frame = operator(
             values,
             handle,
             method=method,
@@ -210,25 +214,28 @@ def decompress(
         ImportError: The native library cannot be loaded; the message says why.
     """
     frame = _frame(data)
-    header = _header(frame)
-    structure = form.structure_of(header)
+    with _decoded_text(), translated():
+        metadata, methods = _library.ops().contents.default(frame)
+    structure = form.structure_of(metadata, len(methods))
     if past is not None and not isinstance(past, PastFrame):
         raise TypeError(f"past is of type {type(past).__name__}; it must be a PastFrame")
     tensors: list[torch.Tensor]
     if reference is not None:
         if past is not None:
             raise ValueError("reference does not go with past")
-        others = form.matched(reference, structure, len(header["tensors"]))
+        others = form.matched(reference, structure, len(methods))
         with translated():
             tensors = _library.ops().decompress.reference(frame, others)
     elif past is not None:
         with translated():
             tensors = _library.ops().decompress.past(frame, past.handle)
     else:
-        methods = {tensor["method"] for tensor in header["tensors"]}
-        handle = _handle(prior, frame.device, methods)
+        handle = _handle(prior, frame.device, set(methods))
+        operator = _library.ops().decompress
+        if handle is None:
+            operator = operator.default
         with translated():
-            tensors = _library.ops().decompress(frame, handle)
+            tensors = operator(frame, handle)
     kind = form.kind_of(structure)
     if kind == "list":
         return tensors
@@ -253,7 +260,7 @@ def info(data: Data) -> FrameInfo:
         ImportError: The native library cannot be loaded; the message says why.
     """
     header = _header(_frame(data))
-    structure = form.structure_of(header)
+    structure = form.structure_of(header["metadata"], len(header["tensors"]))
     names = structure.get("names") or [None] * len(header["tensors"])
     return FrameInfo(
         version=header["version"],
@@ -332,12 +339,18 @@ def _frame(data: Any) -> torch.Tensor:
     return frame
 
 
-def _header(frame: torch.Tensor) -> dict[str, Any]:
+@contextmanager
+def _decoded_text() -> Iterator[None]:
+    """Turns the error of metadata that are not text into ours."""
     try:
-        with translated():
-            header: dict[str, Any] = json.loads(_library.ops().info(frame))
+        yield
     except UnicodeDecodeError as error:
         raise CorruptFrameError(f"the frame: its metadata are not text ({error})") from None
+
+
+def _header(frame: torch.Tensor) -> dict[str, Any]:
+    with _decoded_text(), translated():
+        header: dict[str, Any] = json.loads(_library.ops().info(frame))
     for index, tensor in enumerate(header["tensors"]):
         for part, size in tensor["sections"].items():
             if not isinstance(size, int):

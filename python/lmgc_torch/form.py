@@ -72,14 +72,16 @@ def metadata_of(structure: Mapping[str, Any]) -> str:
     return json.dumps({"lmgc": METADATA_VERSION, **structure}, separators=(",", ":"))
 
 
-def structure_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys that `metadata_of` wrote, of a frame's header, checked.
+def structure_of(metadata: str, count: int) -> dict[str, Any]:
+    """Returns the keys that `metadata_of` wrote for `count` tensors, checked.
 
     Raises:
         CorruptFrameError: They are of another version, or not of so many tensors.
     """
+    if not metadata:
+        return _A_LIST
     try:
-        keys = json.loads(header["metadata"])
+        keys = json.loads(metadata)
     except (ValueError, RecursionError):
         return _A_LIST
     if not isinstance(keys, dict) or "lmgc" not in keys:
@@ -89,7 +91,6 @@ def structure_of(header: Mapping[str, Any]) -> dict[str, Any]:
             f"the metadata are of version {keys['lmgc']!r}; this lmgc_torch reads version "
             f"{METADATA_VERSION}"
         )
-    count = len(header["tensors"])
     names = keys.get("names")
     if names is not None:
         good = isinstance(names, list) and all(isinstance(name, str) for name in names)

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <catch2/catch.hpp>
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/plane_kernels.h"
 #include "core/planes.h"
 #include "plane_cases.h"
 #include "stream_cases.h"
@@ -144,3 +146,81 @@ TEST_CASE("the sample is spread over the tensor and stays inside it") {
     CHECK(last >= elements - elements / 200 - 129);
   }
 }
+
+#if defined(__x86_64__)
+namespace {
+
+template <class Word>
+void check_kernels() {
+  const PlaneKernels<Word> plain = portable_plane_kernels<Word>();
+  const PlaneKernels<Word> wide = avx512_plane_kernels<Word>();
+  constexpr std::size_t width = sizeof(Word);
+  std::mt19937 random(9);
+  for (const std::int64_t count : {0, 1, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 200, 2048, 5001}) {
+    for (const unsigned zeros : {0u, 1u, 2u, 7u}) {  // one in how many
+      CAPTURE(width, count, zeros);
+      const auto room = static_cast<std::size_t>(count) + 64;
+      std::vector<Word> words(static_cast<std::size_t>(count));
+      for (Word& word : words)
+        word = zeros != 0 && random() % zeros == 0 ? Word{0} : static_cast<Word>(random() | 1);
+
+      for (const bool rotated : {false, true}) {
+        for (unsigned chosen = 0; chosen < 1u << width; ++chosen) {  // planes that are asked for
+          std::vector<std::uint8_t> planes[2][width];
+          for (int k = 0; k < 2; ++k) {
+            std::uint8_t* targets[width];
+            for (std::size_t p = 0; p < width; ++p) {
+              planes[k][p].assign(room, 0xAA);
+              targets[p] = chosen >> p & 1 ? planes[k][p].data() : nullptr;
+            }
+            (k == 0 ? plain : wide).split(words.data(), count, rotated, targets);
+          }
+          for (std::size_t p = 0; p < width; ++p) REQUIRE(planes[0][p] == planes[1][p]);
+          if (chosen + 1 != 1u << width) continue;
+          const std::uint8_t* sources[width];
+          for (std::size_t p = 0; p < width; ++p) sources[p] = planes[0][p].data();
+          for (const auto& kernels : {plain, wide}) {
+            std::vector<Word> back(room, Word{77});
+            kernels.join(sources, count, rotated, back.data());
+            REQUIRE(std::equal(words.begin(), words.end(), back.begin()));
+            REQUIRE(std::count(back.begin() + count, back.end(), Word{77}) == 64);
+          }
+        }
+      }
+
+      std::vector<Word> kept[2];
+      std::vector<std::uint8_t> masks[2];
+      std::int64_t ones[2];
+      for (int k = 0; k < 2; ++k) {
+        const auto& kernels = k == 0 ? plain : wide;
+        kept[k].assign(room, Word{0});
+        masks[k].assign(room, 0xAA);
+        ones[k] = kernels.keep(words.data(), count, kept[k].data());
+        kept[k].resize(static_cast<std::size_t>(ones[k]));
+        REQUIRE(kernels.mask(words.data(), count, masks[k].data()) == ones[k]);
+      }
+      REQUIRE(kept[0] == kept[1]);
+      REQUIRE(masks[0] == masks[1]);
+      kept[0].resize(room);
+      for (const auto& kernels : {plain, wide}) {
+        const std::int64_t whole = count & ~std::int64_t{7};
+        std::vector<Word> back(room, Word{77});
+        const std::int64_t taken =
+            kernels.expand(kept[0].data(), masks[0].data(), whole, back.data());
+        REQUIRE(taken == std::count_if(words.begin(), words.begin() + whole,
+                                       [](Word word) { return word != 0; }));
+        REQUIRE(std::equal(words.begin(), words.begin() + whole, back.begin()));
+        REQUIRE(back[static_cast<std::size_t>(whole)] == Word{77});
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the versions of the loops over planes for newer processors compute the same") {
+  if (!has_avx512_bytes()) return;
+  check_kernels<std::uint16_t>();
+  check_kernels<std::uint32_t>();
+}
+#endif

@@ -71,6 +71,7 @@ TEST_CASE("tables survive being written and read") {
     CHECK(read[i].rest == tables[i].rest);
     CHECK(read[i].frequency == tables[i].frequency);
   }
+  CHECK(tables_size(tables.data(), static_cast<int>(tables.size())) == out.size());
   for (std::size_t size = 0; size < out.size(); ++size) {
     ByteReader cut(out.view().data(), size);
     CHECK(read_tables(cut, static_cast<int>(tables.size()), read) != Status::ok);
@@ -164,14 +165,15 @@ TEST_CASE("blocks of every size decode, and no other bytes do") {
       const std::vector<std::uint8_t> coded(
           first, static_cast<const std::uint8_t*>(end));  // read past: found
       std::vector<std::uint8_t> decoded(count);
-      REQUIRE(decode_block(coded.data(), size, count, tables, decode.data(), decoded.data()) ==
-              Status::ok);
+      const auto status_of = [&](const std::vector<std::uint8_t>& bytes) {
+        const CodedBlock one{bytes.data(), bytes.size(), count, names.data(), decoded.data()};
+        return decode_blocks(&one, 1, segment_bits, decode.data());
+      };
+      REQUIRE(status_of(coded) == Status::ok);
       REQUIRE(decoded == symbols);
 
       const auto refused = [&](const std::vector<std::uint8_t>& bytes) {
-        const Status status =
-            decode_block(bytes.data(), bytes.size(), count, tables, decode.data(), decoded.data());
-        return status == Status::bad_stream || decoded != symbols;
+        return status_of(bytes) == Status::bad_stream || decoded != symbols;
       };
       std::vector<std::uint8_t> other = coded;
       other.push_back(0);
@@ -184,6 +186,61 @@ TEST_CASE("blocks of every size decode, and no other bytes do") {
         other = coded;
         other[random() % size] ^= static_cast<std::uint8_t>(1 + random() % 255);
         CHECK(refused(other));
+      }
+    }
+  }
+}
+
+TEST_CASE("two blocks decode side by side as they do alone") {
+  std::mt19937 random(8);
+  for (const std::uint32_t second : {1u, 300u, 8191u, 8192u, 8200u, 30001u, 65535u, 65536u}) {
+    const std::uint32_t counts[2] = {block_symbols, second};
+    for (const bool named : {false, true}) {
+      std::vector<std::uint8_t> symbols[2], names[2], coded[2];
+      Counts seen[2] = {};
+      for (int b = 0; b < 2; ++b) {
+        names[b].assign((counts[b] >> 8) + 1, 0);
+        for (auto& name : names[b]) name = static_cast<std::uint8_t>(named ? random() % 2 : 0);
+        for (std::uint32_t i = 0; i < counts[b]; ++i) {
+          const int name = names[b][i >> 8];
+          symbols[b].push_back(static_cast<std::uint8_t>(random() % 40 * (random() % 40) / 40 +
+                                                         static_cast<unsigned>(name)));
+          ++seen[name][symbols[b].back()];
+        }
+      }
+      std::vector<EncodeEntry> encode(2 * 256);
+      std::vector<DecodeEntry> decode(2 * probability_one);
+      for (int t = 0; t < (named ? 2 : 1); ++t) {
+        fill_encode_entries(normalize(seen[t]), encode.data() + 256 * t);
+        fill_decode_entries(normalize(seen[t]), decode.data() + probability_one * t);
+      }
+      std::vector<std::uint8_t> out[2];
+      CodedBlock blocks[2];
+      for (int b = 0; b < 2; ++b) {
+        std::vector<std::uint8_t> buffer(block_bound(counts[b]));
+        std::uint8_t* const end = buffer.data() + buffer.size();
+        const std::uint8_t* const own_names = named ? names[b].data() : nullptr;
+        const std::uint8_t* const first =
+            encode_block(symbols[b].data(), counts[b], {own_names, 8}, encode.data(), end);
+        coded[b].assign(first, static_cast<const std::uint8_t*>(end));
+        out[b].assign(counts[b], 1);
+        blocks[b] = {coded[b].data(), coded[b].size(), counts[b], own_names, out[b].data()};
+      }
+      CAPTURE(second, named);
+      REQUIRE(decode_blocks(blocks, 2, 8, decode.data()) == Status::ok);
+      CHECK(out[0] == symbols[0]);
+      CHECK(out[1] == symbols[1]);
+      for (int b = 0; b < 2; ++b) {  // damage in either is found
+        for (int round = 0; round < 40; ++round) {
+          std::vector<std::uint8_t> bad = coded[b];
+          bad[random() % bad.size()] ^= static_cast<std::uint8_t>(1 + random() % 255);
+          if (round % 2 != 0) bad.resize(random() % bad.size());
+          CodedBlock damaged[2] = {blocks[0], blocks[1]};
+          damaged[b].data = bad.data();
+          damaged[b].size = bad.size();
+          const Status status = decode_blocks(damaged, 2, 8, decode.data());
+          CHECK((status == Status::bad_stream || out[b] != symbols[b]));
+        }
       }
     }
   }
@@ -219,18 +276,28 @@ TEST_CASE("the versions of the inner loops for newer processors compute the same
       CHECK(std::equal(at, at + size, other_at));
       CHECK(other_states == states);
     }
-    const auto decoded_by = [&](DecodeRun run) {
-      std::vector<std::uint32_t> own = states;
-      std::vector<std::uint8_t> decoded(symbols_count, 1);
-      const std::uint8_t* from = at;
-      const std::uint32_t done =
-          run(decoded.data(), steps, decode.data(), own.data(), &from, at + size);
-      CHECK(std::equal(symbols.begin(), symbols.begin() + done * most_lanes, decoded.begin()));
-      return std::make_tuple(done, from, own);
+    const auto decoded_by = [&](DecodeRun run, int blocks) {
+      std::vector<std::vector<std::uint32_t>> own(2, states);
+      std::vector<std::uint8_t> decoded(2 * symbols_count, 1);
+      BlockRun runs[2];
+      for (int b = 0; b < 2; ++b) {
+        runs[b] = {decoded.data() + b * symbols_count, decode.data(), own[b].data(), at, at + size};
+      }
+      const std::uint32_t done = run(runs, blocks, steps);
+      for (int b = 0; b < blocks; ++b) {
+        CHECK(std::equal(symbols.begin(), symbols.begin() + done * most_lanes,
+                         decoded.begin() + b * symbols_count));
+        CHECK(runs[b].at == runs[0].at);
+        CHECK(own[b] == own[0]);
+      }
+      return std::make_tuple(done, runs[0].at, own[0]);
     };
-    const auto expected = decoded_by(decode_run_portable);
-    if (has_avx2()) CHECK(decoded_by(decode_run_avx2) == expected);
-    if (has_avx512()) CHECK(decoded_by(decode_run_avx512) == expected);
+    const auto expected = decoded_by(decode_run_portable, 1);
+    CHECK((std::get<0>(expected) > 0 || range < 30));
+    for (const int blocks : {1, 2}) {
+      if (has_avx2()) CHECK(decoded_by(decode_run_avx2, blocks) == expected);
+      if (has_avx512()) CHECK(decoded_by(decode_run_avx512, blocks) == expected);
+    }
   }
 }
 #endif
