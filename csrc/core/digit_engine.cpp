@@ -17,48 +17,39 @@ void weights_portable(const DigitPriorView& prior, const std::int8_t* inputs,
                       SlotWeights& weights) {
   for (int slot = 0; slot < digit_slots; ++slot) {
     std::int16_t own[prior_scores];
-    component_weights(prior, inputs + slot * padded_inputs, own);
+    component_weights(prior, inputs + slot * input_stride, own);
     std::copy(own, own + prior_scores, weights.of + slot * prior_scores);
   }
 }
 
 void starts_portable(const DigitPriorView& prior, const SlotWeights& weights,
-                     const std::int32_t* contexts, const std::int32_t* highs, int active,
-                     std::uint32_t* starts) {
-  for (int slot = 0; slot < active; ++slot, starts += digits_of) {
+                     const std::int32_t* contexts, const std::int32_t* highs, SlotStarts& starts) {
+  for (int slot = 0; slot < digit_slots; ++slot) {
     std::int16_t own[prior_scores];
     std::copy_n(weights.of + slot * prior_scores, prior_scores, own);
     std::uint32_t frequency[digits_of];
     digit_frequencies(prior, contexts[slot], highs == nullptr ? -1 : highs[slot], own, frequency);
     std::uint32_t sum = 0;
     for (int s = 0; s < digits_of; ++s) {
-      starts[s] = sum;
+      starts.of[s * digit_slots + slot] = sum;
       sum += frequency[s];
     }
+    starts.of[digits_of * digit_slots + slot] = sum;
   }
 }
 
 // ---- lanes --------------------------------------------------------------------------------------
 
-std::uint32_t end_of(const std::uint32_t* starts, int digit) {
-  return digit + 1 < digits_of ? starts[digit + 1] : cdf_total;
-}
-
-// The last digit that starts at or before `target`.
-int digit_at(const std::uint32_t* starts, std::uint32_t target) {
-#if defined(LMGC_DIGIT_SSE2)
-  const __m128i limit = _mm_set1_epi32(static_cast<int>(target));
-  const auto* const from = reinterpret_cast<const __m128i*>(starts);
-  const auto beyond = [&](int i) { return _mm_cmpgt_epi32(_mm_load_si128(from + i), limit); };
-  const __m128i bytes =
-      _mm_packs_epi16(_mm_packs_epi32(beyond(0), beyond(1)), _mm_packs_epi32(beyond(2), beyond(3)));
-  // Starts rise, so that those beyond come last.
-  return std::countr_zero(static_cast<unsigned>(_mm_movemask_epi8(bytes)) | 1u << digits_of) - 1;
-#else
-  int digit = digits_of - 1;
-  while (starts[digit] > target) --digit;
-  return digit;
-#endif
+// The last digit of every slot that starts at or before its target.
+void digits_at(const SlotStarts& starts, const std::uint32_t* targets, std::int32_t* digits) {
+  std::int32_t at[digit_slots] = {};
+  for (int d = 1; d < digits_of; ++d) {
+    for (int slot = 0; slot < digit_slots; ++slot) {
+      at[slot] += static_cast<std::int32_t>(starts.of[d * digit_slots + slot]) <=
+                  static_cast<std::int32_t>(targets[slot]);
+    }
+  }
+  std::copy_n(at, digit_slots, digits);
 }
 
 // A lane under way.
@@ -81,10 +72,8 @@ struct EncodeSlot {
     coder = {};
     coder.out = out.data();
   }
-  int code(const std::uint32_t* starts, int digit) {
-    coder.put(starts[digit], end_of(starts, digit) - starts[digit]);
-    return digit;
-  }
+  static void find(const EncodeSlot*, int, const SlotStarts&, std::int32_t*) {}
+  void code(std::uint32_t start, std::uint32_t end) { coder.put(start, end - start); }
   void finish(const Slot& slot) {
     CodedLane& out = (*coded)[slot.index];
     out.resize(static_cast<std::size_t>(coder.finish()));
@@ -100,11 +89,14 @@ struct DecodeSlot {
     const LaneBytes& own = (*bytes)[slot.index];
     coder.start(own.data, static_cast<std::int64_t>(own.size));
   }
-  int code(const std::uint32_t* starts, int) {
-    const int digit = digit_at(starts, coder.target());
-    coder.take(starts[digit], end_of(starts, digit) - starts[digit]);
-    return digit;
+  // The digits of the first `active` slots.
+  static void find(const DecodeSlot* slots, int active, const SlotStarts& starts,
+                   std::int32_t* digits) {
+    std::uint32_t targets[digit_slots] = {};
+    for (int slot = 0; slot < active; ++slot) targets[slot] = slots[slot].coder.target();
+    digits_at(starts, targets, digits);
   }
+  void code(std::uint32_t start, std::uint32_t end) { coder.take(start, end - start); }
   void finish(const Slot&) {}
 };
 
@@ -146,19 +138,21 @@ class Batch {
     for (int slot = 0; slot < active_; ++slot) {
       Slot& own = slots_[slot];
       const Known& known = own.known[own.context.position];
-      own.context.inputs(known, inputs_ + slot * padded_inputs);
+      own.context.inputs(known, inputs_ + slot * input_stride);
       contexts_[slot] = digit_context(known, own.context.geometry->kind);
+      // What is to be coded; nothing that a decoder looks at.
+      const int symbol = own.symbols[own.context.position];
+      highs_[slot] = symbol >> 4;
+      lows_[slot] = symbol & 15;
     }
     kernels_.weights(prior_, inputs_, weights_);
-    kernels_.starts(prior_, weights_, contexts_, nullptr, active_, starts_);
-    for (int slot = 0; slot < active_; ++slot) {
-      highs_[slot] = coders_[slot].code(starts_ + slot * digits_of, symbol_of(slot) >> 4);
-    }
-    kernels_.starts(prior_, weights_, contexts_, highs_, active_, starts_);
+    kernels_.starts(prior_, weights_, contexts_, nullptr, starts_);
+    code(highs_);
+    kernels_.starts(prior_, weights_, contexts_, highs_, starts_);
+    code(lows_);
     for (int slot = 0; slot < active_; ++slot) {
       Slot& own = slots_[slot];
-      const int low = coders_[slot].code(starts_ + slot * digits_of, symbol_of(slot) & 15);
-      const int symbol = 16 * highs_[slot] + low;
+      const int symbol = 16 * highs_[slot] + lows_[slot];
       own.symbols[own.context.position] = static_cast<std::uint8_t>(symbol);
       own.context.update(own.known[own.context.position], symbol);
     }
@@ -172,8 +166,13 @@ class Batch {
     }
   }
 
-  // What is to be coded; nothing that a decoder looks at.
-  int symbol_of(int slot) const { return slots_[slot].symbols[slots_[slot].context.position]; }
+  void code(std::int32_t* digits) {
+    Coder::find(coders_, active_, starts_, digits);
+    for (int slot = 0; slot < active_; ++slot) {
+      const std::uint32_t* const start = starts_.of + digits[slot] * digit_slots + slot;
+      coders_[slot].code(start[0], start[digit_slots]);
+    }
+  }
 
   const DigitPriorView& prior_;
   const DigitKernels& kernels_;
@@ -183,10 +182,11 @@ class Batch {
   int active_ = 0;
   Slot slots_[digit_slots];
   Coder coders_[digit_slots];
-  alignas(64) std::int8_t inputs_[digit_slots * padded_inputs] = {};
-  alignas(64) std::uint32_t starts_[digit_slots * digits_of];
+  // Slots that are not in use have numbers that kernels can work on.
+  alignas(64) std::int8_t inputs_[digit_slots * input_stride] = {};
+  SlotStarts starts_;
   SlotWeights weights_;
-  std::int32_t contexts_[digit_slots], highs_[digit_slots];
+  std::int32_t contexts_[digit_slots] = {}, highs_[digit_slots] = {}, lows_[digit_slots] = {};
 };
 
 }  // namespace

@@ -11,19 +11,27 @@ namespace lmgc {
 
 inline constexpr int digit_slots = 16;
 
+// Bytes from one slot's inputs to the next slot's: padded_inputs, and zeros up to a cache line.
+inline constexpr int input_stride = 64;
+static_assert(padded_inputs <= input_stride);
+
 // What a kernel passes from weights() to starts(), in a layout of its own.
 struct alignas(64) SlotWeights {
   std::int32_t of[digit_slots * prior_scores];
 };
 
+// Where each digit's interval of [0, 2^16) begins, [digit][slot]; a last row of 2^16.
+struct alignas(64) SlotStarts {
+  std::uint32_t of[(digits_of + 1) * digit_slots];
+};
+
 struct DigitKernels {
-  // The weights of the components in every slot, from inputs [digit_slots][padded_inputs].
+  // The weights of the components in every slot, from inputs [digit_slots][input_stride], which
+  // begin at a cache line.
   void (*weights)(const DigitPriorView& prior, const std::int8_t* inputs, SlotWeights& weights);
-  // Where each digit's interval of [0, 2^16) begins, [digit_slots][16]: of the high digits, or,
-  // where `highs` is not null, of the low ones after these. Slots from `active` on are left alone.
+  // Of the high digits, or, where `highs` is not null, of the low ones after these, in every slot.
   void (*starts)(const DigitPriorView& prior, const SlotWeights& weights,
-                 const std::int32_t* contexts, const std::int32_t* highs, int active,
-                 std::uint32_t* starts);
+                 const std::int32_t* contexts, const std::int32_t* highs, SlotStarts& starts);
 };
 
 extern const DigitKernels digit_kernels_portable;

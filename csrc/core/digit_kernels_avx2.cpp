@@ -38,7 +38,7 @@ void apply(const LayerView& layer, int inputs, const std::int32_t* in, bool limi
 void weights_avx2(const DigitPriorView& prior, const std::int8_t* inputs, SlotWeights& weights) {
   alignas(64) std::int32_t x[digit_inputs * lanes], y[most_hidden * lanes], z[most_hidden * lanes];
   for (int slot = 0; slot < lanes; ++slot) {
-    for (int i = 0; i < digit_inputs; ++i) x[i * lanes + slot] = inputs[slot * padded_inputs + i];
+    for (int i = 0; i < digit_inputs; ++i) x[i * lanes + slot] = inputs[slot * input_stride + i];
   }
   apply(prior.layer[0], digit_inputs, x, true, y);
   apply(prior.layer[1], prior.layer[1].inputs, y, true, z);
@@ -59,7 +59,7 @@ void weights_avx2(const DigitPriorView& prior, const std::int8_t* inputs, SlotWe
   }
 }
 
-void starts_of(const std::int32_t* counts, std::uint32_t* starts) {
+void starts_of(const std::int32_t* counts, std::uint32_t* starts) {  // stride of slots
   std::int32_t logit[digits_of];
   for (int s = 0; s < digits_of; ++s) {
     const auto value = static_cast<float>((counts[s] >> 8) + 1);
@@ -91,15 +91,16 @@ void starts_of(const std::int32_t* counts, std::uint32_t* starts) {
   frequency[best] += cdf_total - total;
   std::uint32_t before = 0;
   for (int s = 0; s < digits_of; ++s) {
-    starts[s] = before;
+    starts[s * digit_slots] = before;
     before += frequency[s];
   }
+  starts[digits_of * digit_slots] = before;
 }
 
 void starts_avx2(const DigitPriorView& prior, const SlotWeights& weights,
-                 const std::int32_t* contexts, const std::int32_t* highs, int active,
-                 std::uint32_t* starts) {
-  for (int slot = 0; slot < active; ++slot) {
+                 const std::int32_t* contexts, const std::int32_t* highs,
+                 SlotStarts& starts) {
+  for (int slot = 0; slot < digit_slots; ++slot) {
     const std::int16_t* const rows =
         highs == nullptr
             ? prior.high + contexts[slot] * distribution_size
@@ -119,7 +120,7 @@ void starts_avx2(const DigitPriorView& prior, const SlotWeights& weights,
       counts[symbol_zero] += plus;
       counts[symbol_minus_zero] += minus;
     }
-    starts_of(counts, starts + slot * digits_of);
+    starts_of(counts, starts.of + slot);
   }
 }
 
