@@ -9,6 +9,21 @@
 #include "core/range_coder.h"
 
 namespace lmgc {
+
+void look_portable(const SlotLanes& lanes, int active, std::int8_t* inputs,
+                   std::int32_t* contexts) {
+  for (int slot = 0; slot < active; ++slot) {
+    const Known& known = *lanes.known[slot];
+    lanes.context[slot]->inputs(known, inputs + slot * input_stride);
+    contexts[slot] = digit_context(known, lanes.context[slot]->geometry->kind);
+  }
+}
+
+void learn_portable(const SlotLanes& lanes, int active, const std::int32_t* symbols) {
+  for (int slot = 0; slot < active; ++slot)
+    lanes.context[slot]->update(*lanes.known[slot], symbols[slot]);
+}
+
 namespace {
 
 // ---- portable kernels ---------------------------------------------------------------------------
@@ -57,8 +72,7 @@ struct Slot {
   LaneContext context;
   DigitLane lane;
   std::size_t index = 0;
-  const Known* known = nullptr;
-  std::uint8_t* symbols = nullptr;
+  std::uint8_t* next = nullptr;  // symbol
   std::vector<Trace> traces;
 };
 
@@ -109,6 +123,7 @@ class Batch {
         std::atomic<std::size_t>& next, const Coder& coder)
       : prior_(prior), kernels_(kernels), matrices_(matrices), lanes_(lanes), next_(next) {
     std::fill_n(coders_, digit_slots, coder);
+    for (int slot = 0; slot < digit_slots; ++slot) under_way_.context[slot] = &slots_[slot].context;
   }
 
   void run() {
@@ -125,8 +140,8 @@ class Batch {
     own.index = index;
     own.lane = lanes_[index];
     const DigitMatrix& matrix = matrices_[static_cast<std::size_t>(own.lane.matrix)];
-    own.known = matrix.known + own.lane.first;
-    own.symbols = matrix.symbols + own.lane.first;
+    own.next = matrix.symbols + own.lane.first;
+    under_way_.known[slot] = matrix.known + own.lane.first;
     const auto count = static_cast<std::size_t>(own.lane.count);
     if (own.traces.size() < count) own.traces.resize(count);
     own.context.start(matrix.geometry, own.lane.first, own.traces.data());
@@ -136,26 +151,24 @@ class Batch {
 
   void step() {
     for (int slot = 0; slot < active_; ++slot) {
-      Slot& own = slots_[slot];
-      const Known& known = own.known[own.context.position];
-      own.context.inputs(known, inputs_ + slot * input_stride);
-      contexts_[slot] = digit_context(known, own.context.geometry->kind);
       // What is to be coded; nothing that a decoder looks at.
-      const int symbol = own.symbols[own.context.position];
+      const int symbol = *slots_[slot].next;
       highs_[slot] = symbol >> 4;
       lows_[slot] = symbol & 15;
     }
+    kernels_.look(under_way_, active_, inputs_, contexts_);
     kernels_.weights(prior_, inputs_, weights_);
     kernels_.starts(prior_, weights_, contexts_, nullptr, starts_);
     code(highs_);
     kernels_.starts(prior_, weights_, contexts_, highs_, starts_);
     code(lows_);
+    std::int32_t symbols[digit_slots];
     for (int slot = 0; slot < active_; ++slot) {
-      Slot& own = slots_[slot];
-      const int symbol = 16 * highs_[slot] + lows_[slot];
-      own.symbols[own.context.position] = static_cast<std::uint8_t>(symbol);
-      own.context.update(own.known[own.context.position], symbol);
+      symbols[slot] = 16 * highs_[slot] + lows_[slot];
+      *slots_[slot].next++ = static_cast<std::uint8_t>(symbols[slot]);
     }
+    kernels_.learn(under_way_, active_, symbols);
+    for (int slot = 0; slot < active_; ++slot) ++under_way_.known[slot];
     for (int slot = active_ - 1; slot >= 0; --slot) {
       if (slots_[slot].context.position < slots_[slot].lane.count) continue;
       coders_[slot].finish(slots_[slot]);
@@ -163,6 +176,7 @@ class Batch {
       --active_;
       std::swap(slots_[slot], slots_[active_]);
       std::swap(coders_[slot], coders_[active_]);
+      std::swap(under_way_.known[slot], under_way_.known[active_]);
     }
   }
 
@@ -182,6 +196,7 @@ class Batch {
   int active_ = 0;
   Slot slots_[digit_slots];
   Coder coders_[digit_slots];
+  SlotLanes under_way_{};
   // Slots that are not in use have numbers that kernels can work on.
   alignas(64) std::int8_t inputs_[digit_slots * input_stride] = {};
   SlotStarts starts_;
@@ -191,7 +206,8 @@ class Batch {
 
 }  // namespace
 
-const DigitKernels digit_kernels_portable = {weights_portable, starts_portable};
+const DigitKernels digit_kernels_portable = {look_portable, weights_portable, starts_portable,
+                                            learn_portable};
 
 const DigitKernels& digit_kernels() {
   static const DigitKernels& best = []() -> const DigitKernels& {

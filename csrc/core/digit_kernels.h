@@ -25,14 +25,28 @@ struct alignas(64) SlotStarts {
   std::uint32_t of[(digits_of + 1) * digit_slots];
 };
 
+// The lanes under way: what each has seen, and what is known of its next symbol.
+struct SlotLanes {
+  LaneContext* context[digit_slots];
+  const Known* known[digit_slots];
+};
+
 struct DigitKernels {
-  // The weights of the components in every slot, from inputs [digit_slots][input_stride], which
-  // begin at a cache line.
+  // LaneContext::inputs() of the first `active` slots, and the contexts of their symbols; into
+  // inputs [digit_slots][input_stride], which begin at a cache line.
+  void (*look)(const SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+  // The weights of the components in every slot.
   void (*weights)(const DigitPriorView& prior, const std::int8_t* inputs, SlotWeights& weights);
   // Of the high digits, or, where `highs` is not null, of the low ones after these, in every slot.
   void (*starts)(const DigitPriorView& prior, const SlotWeights& weights,
                  const std::int32_t* contexts, const std::int32_t* highs, SlotStarts& starts);
+  // LaneContext::update() of the first `active` slots.
+  void (*learn)(const SlotLanes& lanes, int active, const std::int32_t* symbols);
 };
+
+// What kernels without a way of their own do.
+void look_portable(const SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+void learn_portable(const SlotLanes& lanes, int active, const std::int32_t* symbols);
 
 extern const DigitKernels digit_kernels_portable;
 #if defined(__x86_64__)
