@@ -10,18 +10,19 @@
 
 namespace lmgc {
 
-void look_portable(const SlotLanes& lanes, int active, std::int8_t* inputs,
-                   std::int32_t* contexts) {
+void start_portable(SlotLanes&, int) {}
+
+void look_portable(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts) {
   for (int slot = 0; slot < active; ++slot) {
-    const Known& known = *lanes.known[slot];
-    lanes.context[slot]->inputs(known, inputs + slot * input_stride);
-    contexts[slot] = digit_context(known, lanes.context[slot]->geometry->kind);
+    LaneContext& own = lanes.context[slot];
+    own.inputs(*lanes.known[slot], inputs + slot * input_stride);
+    contexts[slot] = digit_context_table.of(*lanes.known[slot], own.geometry->kind);
   }
 }
 
-void learn_portable(const SlotLanes& lanes, int active, const std::int32_t* symbols) {
+void learn_portable(SlotLanes& lanes, int active, const std::int32_t* symbols) {
   for (int slot = 0; slot < active; ++slot)
-    lanes.context[slot]->update(*lanes.known[slot], symbols[slot]);
+    lanes.context[slot].update(*lanes.known[slot], symbols[slot]);
 }
 
 namespace {
@@ -69,9 +70,9 @@ void digits_at(const SlotStarts& starts, const std::uint32_t* targets, std::int3
 
 // A lane under way.
 struct Slot {
-  LaneContext context;
   DigitLane lane;
   std::size_t index = 0;
+  std::int32_t left = 0;         // symbols
   std::uint8_t* next = nullptr;  // symbol
   std::vector<Trace> traces;
 };
@@ -123,7 +124,6 @@ class Batch {
         std::atomic<std::size_t>& next, const Coder& coder)
       : prior_(prior), kernels_(kernels), matrices_(matrices), lanes_(lanes), next_(next) {
     std::fill_n(coders_, digit_slots, coder);
-    for (int slot = 0; slot < digit_slots; ++slot) under_way_.context[slot] = &slots_[slot].context;
   }
 
   void run() {
@@ -144,7 +144,9 @@ class Batch {
     under_way_.known[slot] = matrix.known + own.lane.first;
     const auto count = static_cast<std::size_t>(own.lane.count);
     if (own.traces.size() < count) own.traces.resize(count);
-    own.context.start(matrix.geometry, own.lane.first, own.traces.data());
+    own.left = own.lane.count;
+    under_way_.context[slot].start(matrix.geometry, own.lane.first, own.traces.data());
+    kernels_.start(under_way_, slot);
     coders_[slot].start(own);
     return true;
   }
@@ -168,16 +170,22 @@ class Batch {
       *slots_[slot].next++ = static_cast<std::uint8_t>(symbols[slot]);
     }
     kernels_.learn(under_way_, active_, symbols);
-    for (int slot = 0; slot < active_; ++slot) ++under_way_.known[slot];
     for (int slot = active_ - 1; slot >= 0; --slot) {
-      if (slots_[slot].context.position < slots_[slot].lane.count) continue;
+      ++under_way_.known[slot];
+      if (--slots_[slot].left > 0) continue;
       coders_[slot].finish(slots_[slot]);
-      if (take_lane(slot)) continue;
-      --active_;
-      std::swap(slots_[slot], slots_[active_]);
-      std::swap(coders_[slot], coders_[active_]);
-      std::swap(under_way_.known[slot], under_way_.known[active_]);
+      if (!take_lane(slot)) close(slot);
     }
+  }
+
+  // The last slot in use takes this one's place.
+  void close(int slot) {
+    const int last = --active_;
+    std::swap(slots_[slot], slots_[last]);
+    coders_[slot] = coders_[last];
+    under_way_.known[slot] = under_way_.known[last];
+    under_way_.context[slot] = under_way_.context[last];
+    for (auto& field : under_way_.side) field[slot] = field[last];
   }
 
   void code(std::int32_t* digits) {
@@ -196,7 +204,7 @@ class Batch {
   int active_ = 0;
   Slot slots_[digit_slots];
   Coder coders_[digit_slots];
-  SlotLanes under_way_{};
+  SlotLanes under_way_;
   // Slots that are not in use have numbers that kernels can work on.
   alignas(64) std::int8_t inputs_[digit_slots * input_stride] = {};
   SlotStarts starts_;
@@ -206,7 +214,7 @@ class Batch {
 
 }  // namespace
 
-const DigitKernels digit_kernels_portable = {look_portable, weights_portable, starts_portable,
+const DigitKernels digit_kernels_portable = {start_portable, look_portable, weights_portable, starts_portable,
                                             learn_portable};
 
 const DigitKernels& digit_kernels() {

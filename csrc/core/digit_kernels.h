@@ -25,28 +25,66 @@ struct alignas(64) SlotStarts {
   std::uint32_t of[(digits_of + 1) * digit_slots];
 };
 
-// The lanes under way: what each has seen, and what is known of its next symbol.
+// The lanes under way.
 struct SlotLanes {
-  LaneContext* context[digit_slots];
-  const Known* known[digit_slots];
+  // Numbers of the contexts, for kernels that keep them side by side: those of the contexts
+  // themselves stand still there, but for the filters, what they have seen and the tap energies.
+  enum Field {
+    position,
+    tap,
+    taps,
+    columns,
+    columns_left,  // until the column is 0 again
+    row_left,      // until there is one more row above
+    column,        // at most 7
+    rows,
+    fast,
+    slow,
+    ahead,
+    ahead_back,  // how far back the trace lies that is ahead in the row above
+    adaptive,
+    tap_energy,
+    learns_tap,  // -1 or 0
+    predicted,   // -1 or 0
+    kind_input,
+    factor_input,
+    convolution_input,
+    flat_input,
+    tap_step,
+    width,
+    fraction,
+    level,
+    fields
+  };
+  alignas(64) std::int32_t side[fields][digit_slots] = {};
+  const Known* known[digit_slots] = {};  // of the next symbol
+  LaneContext context[digit_slots];
 };
 
 struct DigitKernels {
+  // After LaneContext::start() of a slot.
+  void (*start)(SlotLanes& lanes, int slot);
   // LaneContext::inputs() of the first `active` slots, and the contexts of their symbols; into
   // inputs [digit_slots][input_stride], which begin at a cache line.
-  void (*look)(const SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+  void (*look)(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
   // The weights of the components in every slot.
   void (*weights)(const DigitPriorView& prior, const std::int8_t* inputs, SlotWeights& weights);
   // Of the high digits, or, where `highs` is not null, of the low ones after these, in every slot.
   void (*starts)(const DigitPriorView& prior, const SlotWeights& weights,
                  const std::int32_t* contexts, const std::int32_t* highs, SlotStarts& starts);
   // LaneContext::update() of the first `active` slots.
-  void (*learn)(const SlotLanes& lanes, int active, const std::int32_t* symbols);
+  void (*learn)(SlotLanes& lanes, int active, const std::int32_t* symbols);
 };
 
-// What kernels without a way of their own do.
-void look_portable(const SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
-void learn_portable(const SlotLanes& lanes, int active, const std::int32_t* symbols);
+// Of kernels that have no way of their own.
+void start_portable(SlotLanes& lanes, int slot);
+void look_portable(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+void learn_portable(SlotLanes& lanes, int active, const std::int32_t* symbols);
+#if defined(__x86_64__)
+void start_avx512(SlotLanes& lanes, int slot);
+void look_avx512(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+void learn_avx512(SlotLanes& lanes, int active, const std::int32_t* symbols);
+#endif
 
 extern const DigitKernels digit_kernels_portable;
 #if defined(__x86_64__)

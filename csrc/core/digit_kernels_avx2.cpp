@@ -126,6 +126,6 @@ void starts_avx2(const DigitPriorView& prior, const SlotWeights& weights,
 
 }  // namespace
 
-const DigitKernels digit_kernels_avx2 = {look_portable, weights_avx2, starts_avx2, learn_portable};
+const DigitKernels digit_kernels_avx2 = {start_portable, look_portable, weights_avx2, starts_avx2, learn_portable};
 
 }  // namespace lmgc

@@ -11,80 +11,6 @@ namespace {
 // Sixteen slots' bytes, four inputs of each in a word: [words][16].
 using Words = __m512i;
 
-// ---- contexts -----------------------------------------------------------------------------------
-
-std::int32_t sum_of(__m256i words) {
-  const __m128i four =
-      _mm_add_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
-}
-
-int magnitude_of(int mark) {
-  return mark == zero_mark ? zero_magnitude : host_magnitudes.of[mark < 0 ? -mark : mark];
-}
-
-// LaneContext::look_around() and its weighted_sum(): the neighbours come by one gather.
-std::int32_t neighbours_of(LaneContext& own, std::int8_t* out) {
-  static_assert(sizeof(Trace) == 2 && digit_neighbours == 16);
-  const Words offset = _mm512_loadu_si512(own.geometry->offset),
-              position = _mm512_set1_epi32(own.position);
-  // 1 to `position` symbols back; from there a gather reads the next trace as well.
-  const __mmask16 there =
-      _mm512_cmplt_epu32_mask(_mm512_sub_epi32(offset, _mm512_set1_epi32(1)), position);
-  const Words both = _mm512_mask_i32gather_epi32(_mm512_set1_epi32(usual_magnitude << 8), there,
-                                                 _mm512_sub_epi32(position, offset), own.traces, 2);
-  const __m256i pairs = _mm512_cvtepi32_epi16(both);
-  const __m256i values = _mm256_srai_epi16(_mm256_slli_epi16(pairs, 8), 8),
-                magnitudes = _mm256_srai_epi16(pairs, 8);
-  _mm256_store_si256(reinterpret_cast<__m256i*>(own.seen), values);
-  _mm256_store_si256(reinterpret_cast<__m256i*>(out),
-                     _mm256_permute4x64_epi64(_mm256_packs_epi16(values, magnitudes), 0xD8));
-  return sum_of(_mm256_madd_epi16(
-      values, _mm256_load_si256(reinterpret_cast<const __m256i*>(own.coefficient[own.tap]))));
-}
-
-void look_avx512(const SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts) {
-  for (int slot = 0; slot < active; ++slot) {
-    LaneContext& own = *lanes.context[slot];
-    const DigitGeometry& geometry = *own.geometry;
-    const Known& known = *lanes.known[slot];
-    std::int8_t* const out = inputs + slot * input_stride;
-    const std::int64_t look = geometry.columns - 8;
-    if (look >= 1 && own.position >= look)
-      own.ahead += (16 * own.traces[own.position - look].magnitude - own.ahead) >> 3;
-    const std::int32_t sum = (neighbours_of(own, out) + (1 << 13)) >> 14;
-    const std::int32_t adaptive = sum < -127 ? -127 : sum > 127 ? 127 : sum;
-    own.adaptive = adaptive;
-    const bool convolution = geometry.taps > 1;
-    const auto bytes = [](int a, int b, int c, int d) {
-      return (a & 0xFF) | (b & 0xFF) << 8 | (c & 0xFF) << 16 | d << 24;
-    };
-    auto* const words = reinterpret_cast<__m128i*>(out + 2 * digit_neighbours);
-    const int fraction = geometry.kind == DigitKind::unpredicted ? 0 : 4 * known.fraction - 62;
-    const int size = known.level < 0 ? -known.level : known.level;
-    const int tap_energy = convolution ? own.tap_energy[own.tap] : LaneContext::usual_energy;
-    _mm_store_si128(
-        words, _mm_setr_epi32(
-                   bytes(8 * known.width, fraction, 2 * known.level, 2 * size),
-                   bytes(own.fast >> 4, own.slow >> 4, tap_energy >> 4, own.ahead >> 4),
-                   bytes(adaptive, magnitude_of(adaptive),
-                         geometry.kind == DigitKind::predicted ? 64 : 0,
-                         geometry.kind == DigitKind::factor ? 64 : 0),
-                   bytes(convolution ? 64 : 0, geometry.flat ? 64 : 0, 24 * own.rows,
-                         convolution ? own.tap * geometry.tap_step : 0)));
-    out[3 * digit_neighbours] =
-        static_cast<std::int8_t>(16 * (own.column < 7 ? static_cast<int>(own.column) : 7));
-    contexts[slot] = digit_context_table.of(known, geometry.kind);
-  }
-}
-
-void learn_avx512(const SlotLanes& lanes, int active, const std::int32_t* symbols) {
-  learn_portable(lanes, active, symbols);
-}
-
-// ---- network ------------------------------------------------------------------------------------
-
 // Columns of a 16 x 16 matrix of words whose rows are given: row[i] of word k -> row[k] of word i.
 [[gnu::always_inline]] inline void transpose(Words (&row)[16]) {
   Words pairs[16];
@@ -302,6 +228,6 @@ void starts_avx512(const DigitPriorView& prior, const SlotWeights& weights,
 
 }  // namespace
 
-const DigitKernels digit_kernels_avx512 = {look_avx512, weights_avx512, starts_avx512, learn_avx512};
+const DigitKernels digit_kernels_avx512 = {start_avx512, look_avx512, weights_avx512, starts_avx512, learn_avx512};
 
 }  // namespace lmgc
