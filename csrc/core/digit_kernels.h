@@ -61,6 +61,14 @@ struct SlotLanes {
   LaneContext context[digit_slots];
 };
 
+// The lanes' range coders, RangeEncoder or RangeDecoder, side by side.
+struct SlotCoders {
+  alignas(64) std::uint64_t low[digit_slots];  // decoder: code
+  alignas(64) std::uint64_t range[digit_slots];
+  std::uint8_t* out[digit_slots];                              // encoder: the next byte
+  const std::uint8_t *in[digit_slots], *end[digit_slots];      // decoder
+};
+
 struct DigitKernels {
   // After LaneContext::start() of a slot.
   void (*start)(SlotLanes& lanes, int slot);
@@ -72,6 +80,12 @@ struct DigitKernels {
   // Of the high digits, or, where `highs` is not null, of the low ones after these, in every slot.
   void (*starts)(const DigitPriorView& prior, const SlotWeights& weights,
                  const std::int32_t* contexts, const std::int32_t* highs, SlotStarts& starts);
+  // RangeEncoder::put() of the digits of the first `active` slots; may write two bytes at `out`
+  // without moving on.
+  void (*encode)(SlotCoders& coders, int active, const SlotStarts& starts,
+                 const std::int32_t* digits);
+  // RangeDecoder's target() and take(): the digits.
+  void (*decode)(SlotCoders& coders, int active, const SlotStarts& starts, std::int32_t* digits);
   // LaneContext::update() of the first `active` slots.
   void (*learn)(SlotLanes& lanes, int active, const std::int32_t* symbols);
 };
@@ -79,13 +93,22 @@ struct DigitKernels {
 // Of kernels that have no way of their own.
 void start_portable(SlotLanes& lanes, int slot);
 void look_portable(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+void encode_portable(SlotCoders& coders, int active, const SlotStarts& starts,
+                     const std::int32_t* digits);
+void decode_portable(SlotCoders& coders, int active, const SlotStarts& starts,
+                     std::int32_t* digits);
 void learn_portable(SlotLanes& lanes, int active, const std::int32_t* symbols);
 #if defined(__x86_64__)
 void start_avx512(SlotLanes& lanes, int slot);
 void look_avx512(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t* contexts);
+void encode_avx512(SlotCoders& coders, int active, const SlotStarts& starts,
+                   const std::int32_t* digits);
+void decode_avx512(SlotCoders& coders, int active, const SlotStarts& starts, std::int32_t* digits);
 void learn_avx512(SlotLanes& lanes, int active, const std::int32_t* symbols);
 #endif
 
+// The fastest for this processor.
+const DigitKernels& digit_kernels();
 extern const DigitKernels digit_kernels_portable;
 #if defined(__x86_64__)
 extern const DigitKernels digit_kernels_avx2;    // needs AVX2

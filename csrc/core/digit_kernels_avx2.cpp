@@ -204,7 +204,8 @@ void starts_avx2(const DigitPriorView& prior, const SlotWeights& weights,
 
 }  // namespace
 
-const DigitKernels digit_kernels_avx2 = {start_portable, look_portable, weights_avx2, starts_avx2,
+const DigitKernels digit_kernels_avx2 = {start_portable,  look_portable, weights_avx2,
+                                         starts_avx2,     encode_portable, decode_portable,
                                          learn_portable};
 
 }  // namespace lmgc

@@ -179,6 +179,8 @@ void starts_avx512(const DigitPriorView& prior, const SlotWeights& weights,
 
 }  // namespace
 
-const DigitKernels digit_kernels_avx512 = {start_avx512, look_avx512, weights_avx512, starts_avx512, learn_avx512};
+const DigitKernels digit_kernels_avx512 = {start_avx512,  look_avx512,   weights_avx512,
+                                           starts_avx512, encode_avx512, decode_avx512,
+                                           learn_avx512};
 
 }  // namespace lmgc
