@@ -25,7 +25,8 @@ namespace {
 //   powers(x)                             host_exp2_table.step[x]
 //   add_beyond(x, n, y, z)                x + z where n > y, else x
 
-// 16 count_log2(counts / 2^8 + 1) + `low`; 0 <= low < 16.
+// 16 count_log2(counts / 2^8 + 1) + `low`, and as much more as the bits of a float's exponent are;
+// 0 <= low < 16.
 template <class Vector>
 [[gnu::always_inline]] inline typename Vector::Words log2_of(typename Vector::Words counts,
                                                              int low) {
@@ -39,7 +40,7 @@ template <class Vector>
   const auto factor = V::sub(V::all(6895), V::high_products(fraction, V::all(2562 << 4)));
   const auto bend =
       V::template down<4>(V::high_products(V::least(parabola, V::all(65535)), factor));
-  const auto sum = V::add(V::add(bits, bend), V::all(8 - (127 << 12)));
+  const auto sum = V::add(V::add(bits, bend), V::all(8));
   return V::either(V::both(sum, V::all(-16)), V::all(low));
 }
 
@@ -52,6 +53,7 @@ template <class Vector>
   using Words = typename Vector::Words;
   // Logarithms in sixteenths of their unit: the lower the digit, the larger among equals.
   Words best = V::all(0);
+#pragma GCC unroll 16
   for (int d = 0; d < digits_of; ++d) {
     counts[d] = log2_of<V>(counts[d], digits_of - 1 - d);
     best = V::most(best, counts[d]);
