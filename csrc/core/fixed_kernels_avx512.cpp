@@ -71,57 +71,134 @@ __m512i look_up(const std::int32_t (&table)[32], __m512i index) {
   return _mm512_permutex2var_epi32(_mm512_load_si512(table), index, _mm512_load_si512(table + 16));
 }
 
+// Of sixteen elements what bin_of() says.
+struct Bins16 {
+  __m512i scale, quantum, place, fraction, width;
+};
+
 template <bool predicted>
-void find_bins(const FixedRun& run, FixedBins& bins) {
+[[gnu::always_inline]] inline Bins16 bins_of(const FixedRun& run, int i, __mmask16 mask) {
   const __m512i finest = all(run.least - run.mantissa);
   const __m512i mantissa = all_64(run.mantissa);
+  Bins16 bins;
+  bins.scale = _mm512_add_epi32(
+      all(run.row_scale),
+      load_16_bits(mask, run.column_scales == nullptr ? nullptr : run.column_scales + i));
+  bins.quantum = _mm512_max_epi32(
+      _mm512_sub_epi32(_mm512_srai_epi32(bins.scale, 2), all(bins_per_scale_bits)), finest);
+  bins.place = bins.fraction = all(0);
+  if constexpr (predicted) {
+    const __m512i exponent =
+        _mm512_add_epi32(all(run.row_exponent), load_16_bits(mask, run.column_weights + i));
+    __m256i quanta[2], places[2], fractions[2];
+    for (int half = 0; half < 2; ++half) {
+      const __m512i value = _mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask >> (8 * half)),
+                                                     run.product + i + 8 * half);
+      const __m512i magnitude = _mm512_abs_epi64(value);
+      const __m512i sign = _mm512_srai_epi64(value, 63);
+      const __m512i power = signed_half(exponent, half);
+      const __m512i top = _mm512_sub_epi64(all_64(63), _mm512_lzcnt_epi64(magnitude));
+      const __m512i ulp = _mm512_sub_epi64(_mm512_add_epi64(top, power), mantissa);
+      __m512i own = signed_half(bins.quantum, half);
+      own = _mm512_mask_max_epi64(own, _mm512_test_epi64_mask(magnitude, magnitude), own, ulp);
+      const __m512i up = _mm512_sub_epi64(power, own);
+      const __m512i whole = shift_left_64(magnitude, up);
+      const __m512i part =
+          _mm512_and_si512(shift_left_64(magnitude, _mm512_add_epi64(up, all_64(5))), all_64(31));
+      quanta[half] = _mm512_cvtepi64_epi32(own);
+      places[half] = _mm512_cvtepi64_epi32(_mm512_xor_si512(whole, sign));
+      fractions[half] =
+          _mm512_cvtepi64_epi32(_mm512_xor_si512(part, _mm512_and_si512(sign, all_64(31))));
+    }
+    bins.quantum = _mm512_inserti64x4(_mm512_castsi256_si512(quanta[0]), quanta[1], 1);
+    bins.place = _mm512_inserti64x4(_mm512_castsi256_si512(places[0]), places[1], 1);
+    bins.fraction = _mm512_inserti64x4(_mm512_castsi256_si512(fractions[0]), fractions[1], 1);
+  }
+  bins.width = _mm512_sub_epi32(bins.scale, _mm512_slli_epi32(bins.quantum, 2));
+  return bins;
+}
+
+__m512i within(__m512i value, int least, int most) {
+  return _mm512_min_epi32(_mm512_max_epi32(value, all(least)), all(most));
+}
+
+template <bool predicted>
+void find_bins(const FixedRun& run, FixedBins& bins) {
   for (int i = 0; i < run.count; i += 16) {
     const __mmask16 mask = lanes_from(i, run.count);
-    const __m512i scale = _mm512_add_epi32(
-        all(run.row_scale),
-        load_16_bits(mask, run.column_scales == nullptr ? nullptr : run.column_scales + i));
-    __m512i quantum = _mm512_max_epi32(
-        _mm512_sub_epi32(_mm512_srai_epi32(scale, 2), all(bins_per_scale_bits)), finest);
-    __m512i place = all(0), fraction = all(0);
-    if constexpr (predicted) {
-      const __m512i exponent =
-          _mm512_add_epi32(all(run.row_exponent), load_16_bits(mask, run.column_weights + i));
-      __m256i quanta[2], places[2], fractions[2];
-      for (int half = 0; half < 2; ++half) {
-        const __m512i value = _mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask >> (8 * half)),
-                                                       run.product + i + 8 * half);
-        const __m512i magnitude = _mm512_abs_epi64(value);
-        const __m512i sign = _mm512_srai_epi64(value, 63);
-        const __m512i power = signed_half(exponent, half);
-        const __m512i top = _mm512_sub_epi64(all_64(63), _mm512_lzcnt_epi64(magnitude));
-        const __m512i ulp = _mm512_sub_epi64(_mm512_add_epi64(top, power), mantissa);
-        __m512i own = signed_half(quantum, half);
-        own = _mm512_mask_max_epi64(own, _mm512_test_epi64_mask(magnitude, magnitude), own, ulp);
-        const __m512i up = _mm512_sub_epi64(power, own);
-        const __m512i whole = shift_left_64(magnitude, up);
-        const __m512i part =
-            _mm512_and_si512(shift_left_64(magnitude, _mm512_add_epi64(up, all_64(5))), all_64(31));
-        quanta[half] = _mm512_cvtepi64_epi32(own);
-        places[half] = _mm512_cvtepi64_epi32(_mm512_xor_si512(whole, sign));
-        fractions[half] =
-            _mm512_cvtepi64_epi32(_mm512_xor_si512(part, _mm512_and_si512(sign, all_64(31))));
-      }
-      quantum = _mm512_inserti64x4(_mm512_castsi256_si512(quanta[0]), quanta[1], 1);
-      place = _mm512_inserti64x4(_mm512_castsi256_si512(places[0]), places[1], 1);
-      fraction = _mm512_inserti64x4(_mm512_castsi256_si512(fractions[0]), fractions[1], 1);
-    }
-    const __m512i width = _mm512_sub_epi32(scale, _mm512_slli_epi32(quantum, 2));
-    const __m512i down = _mm512_sub_epi32(
-        all(most_width),
-        _mm512_min_epi32(_mm512_max_epi32(width, all(least_width)), all(most_width)));
+    const Bins16 own = bins_of<predicted>(run, i, mask);
+    const __m512i down =
+        _mm512_sub_epi32(all(most_width), within(own.width, least_width, most_width));
     __m512i context = down;
     if constexpr (predicted) {
       context = _mm512_add_epi32(look_up(first_contexts, down),
-                                 _mm512_srlv_epi32(fraction, look_up(fraction_shifts, down)));
+                                 _mm512_srlv_epi32(own.fraction, look_up(fraction_shifts, down)));
     }
-    _mm512_mask_storeu_epi32(bins.quantum + i, mask, quantum);
-    _mm512_mask_storeu_epi32(bins.place + i, mask, place);
+    _mm512_mask_storeu_epi32(bins.quantum + i, mask, own.quantum);
+    _mm512_mask_storeu_epi32(bins.place + i, mask, own.place);
     _mm512_mask_cvtepi32_storeu_epi8(bins.contexts + i, mask, context);
+  }
+}
+
+// level_of() of sixteen predictions.
+__m512i prediction_levels(const FixedRun& run, int i, __mmask16 mask, __m512i scale) {
+  const __m512i exponent =
+      _mm512_add_epi32(all(run.row_exponent), load_16_bits(mask, run.column_weights + i));
+  __m256i levels[2];
+  __mmask16 negative = 0, there = 0;
+  for (int half = 0; half < 2; ++half) {
+    const __m512i value = _mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask >> (8 * half)),
+                                                   run.product + i + 8 * half);
+    const __m512i magnitude = _mm512_abs_epi64(value);
+    const __m512i top = _mm512_sub_epi64(all_64(63), _mm512_lzcnt_epi64(magnitude));
+    const __m512i quarters = _mm512_and_si512(
+        shift_left_64(magnitude, _mm512_sub_epi64(all_64(2), top)), all_64(3));
+    const __m512i octaves = _mm512_add_epi64(top, signed_half(exponent, half));
+    levels[half] =
+        _mm512_cvtepi64_epi32(_mm512_add_epi64(_mm512_slli_epi64(octaves, 2), quarters));
+    negative |= static_cast<__mmask16>(_mm512_movepi64_mask(value) << (8 * half));
+    there |= static_cast<__mmask16>(_mm512_test_epi64_mask(value, value) << (8 * half));
+  }
+  const __m512i level =
+      within(_mm512_add_epi32(
+                 _mm512_sub_epi32(_mm512_inserti64x4(_mm512_castsi256_si512(levels[0]), levels[1], 1),
+                                  scale),
+                 all(24)),
+             0, 63);
+  return _mm512_maskz_mov_epi32(there, _mm512_mask_sub_epi32(level, negative, all(0), level));
+}
+
+template <bool predicted>
+void find_known(const FixedRun& run, std::int8_t* known) {
+  const __m512i byte = all(0xff);
+  // Three of each four bytes, then three of each four words.
+  const __m512i bytes = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  const __m512i words = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15);
+  for (int i = 0; i < run.count; i += 16, known += 16 * 3) {
+    const __mmask16 mask = lanes_from(i, run.count);
+    const Bins16 own = bins_of<predicted>(run, i, mask);
+    __m512i all_three = _mm512_and_si512(within(own.width, -16, 15), byte);
+    if constexpr (predicted) {
+      const __m512i level = _mm512_and_si512(prediction_levels(run, i, mask, own.scale), byte);
+      all_three = _mm512_or_si512(all_three,
+                                  _mm512_or_si512(_mm512_slli_epi32(own.fraction, 8),
+                                                  _mm512_slli_epi32(level, 16)));
+    }
+    const int left = run.count - i;
+    const std::uint64_t stored =
+        left >= 16 ? (std::uint64_t{1} << 48) - 1 : (std::uint64_t{1} << (3 * left)) - 1;
+    _mm512_mask_storeu_epi8(
+        known, stored,
+        _mm512_permutexvar_epi32(words, _mm512_shuffle_epi8(all_three, bytes)));
+  }
+}
+
+void find_known_of(const FixedRun& run, std::int8_t* known) {
+  if (run.product == nullptr) {
+    find_known<false>(run, known);
+  } else {
+    find_known<true>(run, known);
   }
 }
 
@@ -446,6 +523,6 @@ void column_terms_of(const std::int16_t* levels, std::int64_t stride, std::int64
 }  // namespace
 
 const FixedKernels fixed_kernels_avx512 = {find_bins_of, find_levels_of, split, row_terms_of,
-                                           column_terms_of};
+                                           column_terms_of, find_known_of};
 
 }  // namespace lmgc

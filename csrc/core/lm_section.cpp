@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 
+#include "core/fixed_blocks.h"
 #include "core/fixed_walk.h"
 #include "core/lanes.h"
 #include "core/range_coder.h"
@@ -34,6 +35,10 @@ void split_stream(const FixedInput& input, const FixedHead& head, const Product&
   for_each_block(input.shape, product, parallel,
                  [&](std::int64_t number, std::int64_t first, std::int64_t count,
                      const std::int64_t* predictions) {
+                   if (split_known_block(input, head, first, count, predictions,
+                                         stream.known.data() + first, stream.symbols.data() + first,
+                                         stream.tails[static_cast<std::size_t>(number)]))
+                     return;
                    BitWriter tails;
                    Walk<predicted> walk(head, input.shape, input.format, first, predictions);
                    for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
@@ -55,6 +60,9 @@ void know_residuals(const FixedSource& source, FloatFormat format, const Product
   for_each_block(
       source.shape, product, parallel,
       [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
+        if (know_block(source.head, source.shape, format, first, count, predictions,
+                       known.data() + first))
+          return;
         Walk<predicted> walk(source.head, source.shape, format, first, predictions);
         for (std::int64_t i = first; i < first + count; ++i, walk.next())
           known[static_cast<std::size_t>(i)] = walk.known(walk.bin());
