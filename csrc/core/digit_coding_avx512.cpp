@@ -33,13 +33,13 @@ Intervals intervals_of(const SlotStarts& starts, Words digits) {
   return {start, _mm512_sub_epi32(end, start)};
 }
 
-const Words least_range() { return _mm512_set1_epi64(std::int64_t{1} << 48); }
+Words least_range() { return _mm512_set1_epi64(std::int64_t{1} << 48); }
 
 // floor(code / part), at most 2^16 - 1; 2^32 <= part < 2^48.
 Words targets_of(Words code, Words part) {
   // Below 2^32, off by one at most.
-  Words guess = _mm512_cvttpd_epu64(
-      _mm512_div_pd(_mm512_cvtepu64_pd(code), _mm512_cvtepu64_pd(part)));
+  Words guess =
+      _mm512_cvttpd_epu64(_mm512_div_pd(_mm512_cvtepu64_pd(code), _mm512_cvtepu64_pd(part)));
   const Words rest = _mm512_sub_epi64(code, _mm512_mullo_epi64(guess, part));
   const Words one = _mm512_set1_epi64(1);
   guess = _mm512_mask_add_epi64(guess, _mm512_cmpge_epi64_mask(rest, part), guess, one);
@@ -81,16 +81,14 @@ void encode_avx512(SlotCoders& coders, int active, const SlotStarts& starts,
   }
 }
 
-void decode_avx512(SlotCoders& coders, int active, const SlotStarts& starts,
-                   std::int32_t* digits) {
+void decode_avx512(SlotCoders& coders, int active, const SlotStarts& starts, std::int32_t* digits) {
   Words part[2], target[2];
   for (int half = 0; half < 2; ++half) {
     part[half] = _mm512_srli_epi64(load(coders.range, half), cdf_bits);
     target[half] = targets_of(load(coders.low, half), part[half]);
   }
-  const Words targets =
-      _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(target[0])),
-                         _mm512_cvtepi64_epi32(target[1]), 1);
+  const Words targets = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(target[0])),
+                                           _mm512_cvtepi64_epi32(target[1]), 1);
   // The last digit that starts at or before its target.
   Words digit = _mm512_setzero_si512();
   const Words one = _mm512_set1_epi32(1);

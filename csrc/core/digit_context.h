@@ -139,7 +139,7 @@ struct DigitGeometry {
   DigitKind kind = DigitKind::unpredicted;
   bool flat = false;
   std::int32_t tap_step = 64;  // of the input that tells the place in a kernel: 64 / taps
-  std::int32_t slowness = 4;  // of the adaptive prediction: how far its steps are shifted down
+  std::int32_t slowness = 4;   // of the adaptive prediction: how far its steps are shifted down
   std::int32_t offset[digit_neighbours] = {};  // how many symbols back; below 1: never there
 };
 

@@ -65,8 +65,8 @@ struct SlotLanes {
 struct SlotCoders {
   alignas(64) std::uint64_t low[digit_slots];  // decoder: code
   alignas(64) std::uint64_t range[digit_slots];
-  std::uint8_t* out[digit_slots];                              // encoder: the next byte
-  const std::uint8_t *in[digit_slots], *end[digit_slots];      // decoder
+  std::uint8_t* out[digit_slots];                          // encoder: the next byte
+  const std::uint8_t *in[digit_slots], *end[digit_slots];  // decoder
 };
 
 struct DigitKernels {

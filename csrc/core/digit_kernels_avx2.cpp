@@ -13,7 +13,6 @@ constexpr int halves = digit_slots / 8;
 // What digit_starts.h asks for.
 struct Vector256 {
   using Words = __m256i;
-  static constexpr int width = 8;
 
   static Words all(int n) { return _mm256_set1_epi32(n); }
   static Words load(const std::uint32_t* p) {
@@ -47,8 +46,7 @@ struct Vector256 {
   static Words even_products(Words x, Words y) { return _mm256_mul_epu32(x, y); }
   static Words with_odd(Words x, Words y) { return _mm256_blend_epi32(x, y, 0xAA); }
   static Words quotient_of_even(double n, Words x) {
-    const Words even =
-        _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+    const Words even = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
     // Exact: a quotient below 2^18 that is no integer is further from one than doubles round.
     const __m256d by = _mm256_cvtepi32_pd(_mm256_castsi256_si128(even));
     return _mm256_cvtepu32_epi64(_mm256_cvttpd_epi32(_mm256_div_pd(_mm256_set1_pd(n), by)));
@@ -153,9 +151,8 @@ void weights_avx2(const DigitPriorView& prior, const std::int8_t* inputs, SlotWe
     }
     // Pairs of 16 bits, as the tables have them: [pairs][slots].
     for (int pair = 0; pair < prior_scores / 2; ++pair) {
-      _mm256_store_si256(
-          reinterpret_cast<__m256i*>(weights.of + pair * digit_slots + 8 * half),
-          V::either(score[2 * pair], V::up<16>(score[2 * pair + 1])));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(weights.of + pair * digit_slots + 8 * half),
+                         V::either(score[2 * pair], V::up<16>(score[2 * pair + 1])));
     }
   }
 }
@@ -204,8 +201,8 @@ void starts_avx2(const DigitPriorView& prior, const SlotWeights& weights,
 
 }  // namespace
 
-const DigitKernels digit_kernels_avx2 = {start_portable,  look_portable, weights_avx2,
-                                         starts_avx2,     encode_portable, decode_portable,
+const DigitKernels digit_kernels_avx2 = {start_portable, look_portable,   weights_avx2,
+                                         starts_avx2,    encode_portable, decode_portable,
                                          learn_portable};
 
 }  // namespace lmgc

@@ -15,7 +15,6 @@ using Words = __m512i;
 // What digit_starts.h asks for.
 struct Vector512 {
   using Words = __m512i;
-  static constexpr int width = 16;
 
   static Words all(int n) { return _mm512_set1_epi32(n); }
   static Words load(const std::uint32_t* p) { return _mm512_load_si512(p); }
@@ -82,7 +81,8 @@ struct Vector512 {
   }
 }
 
-// The sums of `count` outputs, from the first of sixteen on: their number hides the latency of each.
+// The sums of `count` outputs, from the first of sixteen on: their number hides the latency of
+// each.
 template <int count>
 [[gnu::always_inline]] inline void sums_of(const std::int32_t* bias, const std::int32_t* words,
                                            int row, const Words* in, Words (&sum)[count]) {
@@ -100,8 +100,8 @@ void hidden_layer(const LayerView& layer, const std::int32_t* bias, const Words*
   const int row = layer.inputs / 4;
   const Words most = _mm512_set1_epi8(127);
   // Packing leaves four slots' bytes output after output.
-  const Words by_slot = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const Words by_slot =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   for (int o = 0; o < layer.outputs; o += outputs_together) {
     Words sum[outputs_together];
     sums_of(bias + o, layer.words + o * row, row, in, sum);
@@ -158,8 +158,9 @@ void starts_avx512(const DigitPriorView& prior, const SlotWeights& weights,
             : prior.low + (contexts[slot] * digits_of + highs[slot]) * distribution_size;
     counts[slot] = _mm512_setzero_si512();
     for (int pair = 0; pair < component_pairs; ++pair) {
-      counts[slot] = _mm512_dpwssd_epi32(counts[slot], _mm512_loadu_si512(rows + pair * pair_stride),
-                                   _mm512_set1_epi32(weights.of[pair * digit_slots + slot]));
+      counts[slot] =
+          _mm512_dpwssd_epi32(counts[slot], _mm512_loadu_si512(rows + pair * pair_stride),
+                              _mm512_set1_epi32(weights.of[pair * digit_slots + slot]));
     }
   }
   transpose(counts);
@@ -169,8 +170,10 @@ void starts_avx512(const DigitPriorView& prior, const SlotWeights& weights,
   if (highs == nullptr) {
     counts[0] = _mm512_add_epi32(counts[0], _mm512_add_epi32(plus, minus));
   } else {
-    const __mmask16 first = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(highs), _mm512_setzero_si512());
-    counts[symbol_zero] = _mm512_mask_add_epi32(counts[symbol_zero], first, counts[symbol_zero], plus);
+    const __mmask16 first =
+        _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(highs), _mm512_setzero_si512());
+    counts[symbol_zero] =
+        _mm512_mask_add_epi32(counts[symbol_zero], first, counts[symbol_zero], plus);
     counts[symbol_minus_zero] =
         _mm512_mask_add_epi32(counts[symbol_minus_zero], first, counts[symbol_minus_zero], minus);
   }

@@ -73,10 +73,9 @@ std::string DigitPrior::set(const DigitLayer (&layers)[3], const std::int16_t* t
     shift_[l] = layer.shift;
     words_[l] = words_of(weight_[l], static_cast<std::size_t>(padded),
                          static_cast<std::size_t>(layer.outputs));
-    view_.layer[l] = {weight_[l].data(), bias_[l].data(),
-                      shift_[l].data(),  bias_of_unsigned_[l].data(),
-                      padded,            layer.outputs,
-                      words_[l].data()};
+    view_.layer[l] = {
+        weight_[l].data(), bias_[l].data(), shift_[l].data(), bias_of_unsigned_[l].data(), padded,
+        layer.outputs,     words_[l].data()};
     inputs = layer.outputs;
   }
 

@@ -13,18 +13,17 @@ using Words = __m512i;
 
 Words all(int value) { return _mm512_set1_epi32(value); }
 Words field(const SlotLanes& lanes, int which) { return _mm512_load_si512(lanes.side[which]); }
-void put(SlotLanes& lanes, int which, Words value) {
-  _mm512_store_si512(lanes.side[which], value);
-}
+void put(SlotLanes& lanes, int which, Words value) { _mm512_store_si512(lanes.side[which], value); }
 // average + (16 magnitude - average) >> speed
-Words drawn(Words average, Words sixteenths, int speed) {
-  return _mm512_add_epi32(
-      average, _mm512_srai_epi32(_mm512_sub_epi32(sixteenths, average), static_cast<unsigned>(speed)));
+template <unsigned speed>
+Words drawn(Words average, Words sixteenths) {
+  return _mm512_add_epi32(average, _mm512_srai_epi32(_mm512_sub_epi32(sixteenths, average), speed));
 }
 
 // host_magnitudes.of[mark], 0 <= mark < 128.
 Words magnitudes_of(Words marks) {
-  const Words bytes = _mm512_i32gather_epi32(_mm512_and_si512(marks, all(~3)), host_magnitudes.of, 1);
+  const Words bytes =
+      _mm512_i32gather_epi32(_mm512_and_si512(marks, all(~3)), host_magnitudes.of, 1);
   const Words shift = _mm512_slli_epi32(_mm512_and_si512(marks, all(3)), 3);
   return _mm512_and_si512(_mm512_srlv_epi32(bytes, shift), all(0xFF));
 }
@@ -32,10 +31,10 @@ Words magnitudes_of(Words marks) {
 // The low bytes of four words.
 Words bytes_of(Words a, Words b, Words c, Words d) {
   const Words low = all(0xFF);
-  const Words ab = _mm512_or_si512(_mm512_and_si512(a, low),
-                                   _mm512_slli_epi32(_mm512_and_si512(b, low), 8));
-  const Words cd = _mm512_or_si512(_mm512_slli_epi32(_mm512_and_si512(c, low), 16),
-                                   _mm512_slli_epi32(d, 24));
+  const Words ab =
+      _mm512_or_si512(_mm512_and_si512(a, low), _mm512_slli_epi32(_mm512_and_si512(b, low), 8));
+  const Words cd =
+      _mm512_or_si512(_mm512_slli_epi32(_mm512_and_si512(c, low), 16), _mm512_slli_epi32(d, 24));
   return _mm512_or_si512(ab, cd);
 }
 
@@ -82,8 +81,10 @@ __m256i neighbours_of(LaneContext& own, std::int32_t at, std::int32_t tap, std::
 // Words 8 to 12 of every slot's inputs, and zeros up to the end.
 void store_words(const Words (&word)[5], std::int8_t* inputs) {
   const Words zero = _mm512_setzero_si512();
-  const Words a = _mm512_unpacklo_epi32(word[0], word[1]), b = _mm512_unpackhi_epi32(word[0], word[1]),
-              c = _mm512_unpacklo_epi32(word[2], word[3]), d = _mm512_unpackhi_epi32(word[2], word[3]);
+  const Words a = _mm512_unpacklo_epi32(word[0], word[1]),
+              b = _mm512_unpackhi_epi32(word[0], word[1]),
+              c = _mm512_unpacklo_epi32(word[2], word[3]),
+              d = _mm512_unpackhi_epi32(word[2], word[3]);
   const Words e = _mm512_unpacklo_epi32(word[4], zero), f = _mm512_unpackhi_epi32(word[4], zero);
   // [k]: of slots 4 j + k, in the quarter j.
   const Words first[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
@@ -158,7 +159,7 @@ void look_avx512(SlotLanes& lanes, int active, std::int8_t* inputs, std::int32_t
   Words ahead = field(lanes, SlotLanes::ahead);
   ahead = _mm512_mask_mov_epi32(
       ahead, _mm512_cmpge_epi32_mask(position, field(lanes, SlotLanes::ahead_back)),
-      drawn(ahead, _mm512_slli_epi32(_mm512_load_si512(above), 4), 3));
+      drawn<3>(ahead, _mm512_slli_epi32(_mm512_load_si512(above), 4)));
   put(lanes, SlotLanes::ahead, ahead);
   const Words sum = _mm512_srai_epi32(_mm512_add_epi32(sums_of(products), all(1 << 13)), 14);
   const Words adaptive = _mm512_max_epi32(_mm512_min_epi32(sum, all(127)), all(-127));
@@ -213,32 +214,32 @@ Words marks_of(Words values, Words width) {
 
 void learn_avx512(SlotLanes& lanes, int active, const std::int32_t* symbols) {
   const Words symbol = _mm512_loadu_si512(symbols);
-  const Words values = _mm512_sub_epi32(
-      _mm512_slli_epi32(_mm512_sub_epi32(symbol, all(symbol_origin)), 5),
-      _mm512_sub_epi32(field(lanes, SlotLanes::fraction), all(16)));
-  const __mmask16 zero = static_cast<__mmask16>(
-      _mm512_cmpeq_epi32_mask(symbol, all(symbol_zero)) |
-      _mm512_cmpeq_epi32_mask(symbol, all(symbol_minus_zero)));
+  const Words values =
+      _mm512_sub_epi32(_mm512_slli_epi32(_mm512_sub_epi32(symbol, all(symbol_origin)), 5),
+                       _mm512_sub_epi32(field(lanes, SlotLanes::fraction), all(16)));
+  const __mmask16 zero =
+      static_cast<__mmask16>(_mm512_cmpeq_epi32_mask(symbol, all(symbol_zero)) |
+                             _mm512_cmpeq_epi32_mask(symbol, all(symbol_minus_zero)));
   Words mark = marks_of(values, field(lanes, SlotLanes::width));
   mark = _mm512_mask_mov_epi32(mark, _mm512_cmpeq_epi32_mask(symbol, all(symbol_escape)), all(127));
   mark = _mm512_mask_mov_epi32(mark, zero, _mm512_setzero_si512());
-  const Words magnitude = _mm512_mask_mov_epi32(magnitudes_of(_mm512_abs_epi32(mark)), zero,
-                                                all(zero_magnitude));
+  const Words magnitude =
+      _mm512_mask_mov_epi32(magnitudes_of(_mm512_abs_epi32(mark)), zero, all(zero_magnitude));
   const Words sixteenths = _mm512_slli_epi32(magnitude, 4);
   Words error = _mm512_sub_epi32(mark, field(lanes, SlotLanes::adaptive));
   error = _mm512_max_epi32(_mm512_min_epi32(error, all(64)), all(-64));
   // No step after a zero.
   error = _mm512_mask_mov_epi32(error, zero, _mm512_setzero_si512());
   const Words tap_energy = field(lanes, SlotLanes::tap_energy);
-  const Words learned_tap = _mm512_mask_mov_epi32(
-      tap_energy, _mm512_movepi32_mask(field(lanes, SlotLanes::learns_tap)),
-      drawn(tap_energy, sixteenths, 3));
-  put(lanes, SlotLanes::fast, drawn(field(lanes, SlotLanes::fast), sixteenths, 3));
-  put(lanes, SlotLanes::slow, drawn(field(lanes, SlotLanes::slow), sixteenths, 5));
+  const Words learned_tap =
+      _mm512_mask_mov_epi32(tap_energy, _mm512_movepi32_mask(field(lanes, SlotLanes::learns_tap)),
+                            drawn<3>(tap_energy, sixteenths));
+  put(lanes, SlotLanes::fast, drawn<3>(field(lanes, SlotLanes::fast), sixteenths));
+  put(lanes, SlotLanes::slow, drawn<5>(field(lanes, SlotLanes::slow), sixteenths));
 
   alignas(64) std::int32_t traces[digit_slots], errors[digit_slots], energies[digit_slots];
-  _mm512_store_si512(traces, _mm512_or_si512(_mm512_and_si512(mark, all(0xFF)),
-                                             _mm512_slli_epi32(magnitude, 8)));
+  _mm512_store_si512(
+      traces, _mm512_or_si512(_mm512_and_si512(mark, all(0xFF)), _mm512_slli_epi32(magnitude, 8)));
   _mm512_store_si512(errors, error);
   _mm512_store_si512(energies, learned_tap);
   for (int slot = 0; slot < active; ++slot) {
@@ -250,8 +251,8 @@ void learn_avx512(SlotLanes& lanes, int active, const std::int32_t* symbols) {
     auto* const coefficient = reinterpret_cast<__m256i*>(own.coefficient[tap]);
     const __m256i seen = _mm256_load_si256(reinterpret_cast<const __m256i*>(own.seen));
     const __m256i by = _mm256_set1_epi16(static_cast<std::int16_t>(errors[slot]));
-    const __m256i change = _mm256_sra_epi16(_mm256_mullo_epi16(by, seen),
-                                            _mm_cvtsi32_si128(own.geometry->slowness));
+    const __m256i change =
+        _mm256_sra_epi16(_mm256_mullo_epi16(by, seen), _mm_cvtsi32_si128(own.geometry->slowness));
     _mm256_store_si256(coefficient,
                        _mm256_max_epi16(_mm256_adds_epi16(_mm256_load_si256(coefficient), change),
                                         _mm256_set1_epi16(-32767)));

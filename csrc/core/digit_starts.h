@@ -11,7 +11,7 @@ namespace lmgc {
 namespace {
 
 // Vector: a processor's vectors of 32-bit words, as digit_kernels_avx2.cpp and _avx512.cpp have it.
-//   Words, width                          the type, and how many words it holds
+//   Words                                 the type
 //   all(n), load(p), store(p, x)          p is aligned
 //   add, sub, both (and), either (or), least, most (signed)
 //   up<n>, down<n>, down64<n>             shifts; of words, filled with zeros; of pairs of words
@@ -34,8 +34,7 @@ template <class Vector>
   const auto bits = V::template down<11>(
       V::logarithm(V::add(V::template down<8>(counts), V::all(1))));  // below 2^24
   const auto fraction = V::both(bits, V::all(4095));
-  const auto parabola =
-      V::template down<6>(V::pair_sums(fraction, V::sub(V::all(4096), fraction)));
+  const auto parabola = V::template down<6>(V::pair_sums(fraction, V::sub(V::all(4096), fraction)));
   // 2^16 at the top of the parabola: one less makes no difference there, and fits half a word.
   const auto factor = V::sub(V::all(6895), V::high_products(fraction, V::all(2562 << 4)));
   const auto bend =
@@ -44,8 +43,8 @@ template <class Vector>
   return V::either(V::both(sum, V::all(-16)), V::all(low));
 }
 
-// counts: of each digit, in Vector::width slots. start: of the first of these slots, rows of
-// digit_slots.
+// counts: of each digit, in as many slots as a vector holds. start: of the first of these slots,
+// rows of digit_slots.
 template <class Vector>
 [[gnu::always_inline]] inline void starts_of(typename Vector::Words (&counts)[digits_of],
                                              std::uint32_t* start) {

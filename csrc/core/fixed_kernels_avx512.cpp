@@ -151,18 +151,17 @@ __m512i prediction_levels(const FixedRun& run, int i, __mmask16 mask, __m512i sc
                                                    run.product + i + 8 * half);
     const __m512i magnitude = _mm512_abs_epi64(value);
     const __m512i top = _mm512_sub_epi64(all_64(63), _mm512_lzcnt_epi64(magnitude));
-    const __m512i quarters = _mm512_and_si512(
-        shift_left_64(magnitude, _mm512_sub_epi64(all_64(2), top)), all_64(3));
+    const __m512i quarters =
+        _mm512_and_si512(shift_left_64(magnitude, _mm512_sub_epi64(all_64(2), top)), all_64(3));
     const __m512i octaves = _mm512_add_epi64(top, signed_half(exponent, half));
-    levels[half] =
-        _mm512_cvtepi64_epi32(_mm512_add_epi64(_mm512_slli_epi64(octaves, 2), quarters));
+    levels[half] = _mm512_cvtepi64_epi32(_mm512_add_epi64(_mm512_slli_epi64(octaves, 2), quarters));
     negative |= static_cast<__mmask16>(_mm512_movepi64_mask(value) << (8 * half));
     there |= static_cast<__mmask16>(_mm512_test_epi64_mask(value, value) << (8 * half));
   }
   const __m512i level =
       within(_mm512_add_epi32(
-                 _mm512_sub_epi32(_mm512_inserti64x4(_mm512_castsi256_si512(levels[0]), levels[1], 1),
-                                  scale),
+                 _mm512_sub_epi32(
+                     _mm512_inserti64x4(_mm512_castsi256_si512(levels[0]), levels[1], 1), scale),
                  all(24)),
              0, 63);
   return _mm512_maskz_mov_epi32(there, _mm512_mask_sub_epi32(level, negative, all(0), level));
@@ -172,8 +171,8 @@ template <bool predicted>
 void find_known(const FixedRun& run, std::int8_t* known) {
   const __m512i byte = all(0xff);
   // Three of each four bytes, then three of each four words.
-  const __m512i bytes = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  const __m512i bytes =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
   const __m512i words = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15);
   for (int i = 0; i < run.count; i += 16, known += 16 * 3) {
     const __mmask16 mask = lanes_from(i, run.count);
@@ -181,16 +180,14 @@ void find_known(const FixedRun& run, std::int8_t* known) {
     __m512i all_three = _mm512_and_si512(within(own.width, -16, 15), byte);
     if constexpr (predicted) {
       const __m512i level = _mm512_and_si512(prediction_levels(run, i, mask, own.scale), byte);
-      all_three = _mm512_or_si512(all_three,
-                                  _mm512_or_si512(_mm512_slli_epi32(own.fraction, 8),
-                                                  _mm512_slli_epi32(level, 16)));
+      all_three = _mm512_or_si512(all_three, _mm512_or_si512(_mm512_slli_epi32(own.fraction, 8),
+                                                             _mm512_slli_epi32(level, 16)));
     }
     const int left = run.count - i;
     const std::uint64_t stored =
         left >= 16 ? (std::uint64_t{1} << 48) - 1 : (std::uint64_t{1} << (3 * left)) - 1;
-    _mm512_mask_storeu_epi8(
-        known, stored,
-        _mm512_permutexvar_epi32(words, _mm512_shuffle_epi8(all_three, bytes)));
+    _mm512_mask_storeu_epi8(known, stored,
+                            _mm512_permutexvar_epi32(words, _mm512_shuffle_epi8(all_three, bytes)));
   }
 }
 
@@ -522,7 +519,7 @@ void column_terms_of(const std::int16_t* levels, std::int64_t stride, std::int64
 
 }  // namespace
 
-const FixedKernels fixed_kernels_avx512 = {find_bins_of, find_levels_of, split, row_terms_of,
-                                           column_terms_of, find_known_of};
+const FixedKernels fixed_kernels_avx512 = {find_bins_of, find_levels_of,  split,
+                                           row_terms_of, column_terms_of, find_known_of};
 
 }  // namespace lmgc

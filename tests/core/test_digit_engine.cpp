@@ -1,5 +1,5 @@
-// The lanes of the native engine: round trips, equal bytes however the work is shared, bytes that no
-// encoder wrote. Its kernels have tests of their own, test_digit_kernels.cpp.
+// The lanes of the native engine: round trips, equal bytes however the work is shared, bytes that
+// no encoder wrote. Its kernels have tests of their own, test_digit_kernels.cpp.
 #include "core/digit_engine.h"
 
 #include <algorithm>

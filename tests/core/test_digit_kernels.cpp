@@ -156,11 +156,11 @@ TEST_CASE("all kernels see and learn what a single lane does") {
     std::int64_t columns, taps;
     bool flat;
   };
-  const std::vector<Shape> shapes = {{36, 9, false},  {50, 1, false}, {1, 1, false}, {2, 1, false},
-                                     {3, 1, false},   {7, 1, false},  {8, 1, false}, {9, 1, false},
-                                     {12, 3, false},  {100, 25, false}, {128, 64, false},
-                                     {256, 1, true},  {300, 1, false}, {far, 1, false},
-                                     {far, 4, false}, {4, 2, false}};
+  const std::vector<Shape> shapes = {
+      {36, 9, false},  {50, 1, false},   {1, 1, false},    {2, 1, false},
+      {3, 1, false},   {7, 1, false},    {8, 1, false},    {9, 1, false},
+      {12, 3, false},  {100, 25, false}, {128, 64, false}, {256, 1, true},
+      {300, 1, false}, {far, 1, false},  {far, 4, false},  {4, 2, false}};
   constexpr int steps = 700;
   for (const NamedKernels& named : all_kernels()) {
     std::mt19937_64 random(3);
@@ -334,7 +334,8 @@ TEST_CASE("all kernels decode bytes that no encoder wrote as a single range deco
         for (std::size_t slot = 0; slot < static_cast<std::size_t>(active); ++slot) {
           std::uint32_t frequency[digits_of], first = 0;
           for (std::size_t d = 0; d < digits_of; ++d)
-            frequency[d] = starts.of[(d + 1) * digit_slots + slot] - starts.of[d * digit_slots + slot];
+            frequency[d] =
+                starts.of[(d + 1) * digit_slots + slot] - starts.of[d * digit_slots + slot];
           const int digit = find_symbol(frequency, digits_of, plain[slot].target(), first);
           plain[slot].take(first, frequency[digit]);
           if (digits[slot] != digit || coders.low[slot] != plain[slot].code ||

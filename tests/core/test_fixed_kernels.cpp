@@ -129,8 +129,7 @@ TEST_CASE("fixed kernels do what the functions of one element do") {
         REQUIRE(bins.contexts[i] == bin.context);
         REQUIRE(known[3 * k] == known_width(bin.width));
         REQUIRE(known[3 * k + 1] == bin.fraction);
-        REQUIRE(known[3 * k + 2] ==
-                level_of(own.prediction(i), own.run.row_scale + own.scales[k]));
+        REQUIRE(known[3 * k + 2] == level_of(own.prediction(i), own.run.row_scale + own.scales[k]));
         REQUIRE(levels[k] == residual_level(own.words[k], own.prediction(i), format));
         const FixedElement element = split_element(own.words[k], bin, format);
         REQUIRE(symbols[k] == element.symbol);
