@@ -69,6 +69,7 @@ DigitGeometry digit_geometry(std::int64_t columns, std::int64_t taps, DigitKind 
   geometry.columns = columns;
   const bool suits = taps >= 2 && taps <= most_digit_taps && columns % taps == 0 && columns > taps;
   geometry.taps = suits ? static_cast<std::int32_t>(taps) : 1;
+  geometry.tap_step = 64 / geometry.taps;
   geometry.kind = kind;
   geometry.flat = flat;
   // Each place in a kernel sees only a part of the symbols, and the entries of factors have more in

@@ -52,6 +52,30 @@ LMGC_HD constexpr int digit_context(const Known& known, DigitKind kind) {
                                         : context_of(known.width, known.fraction, Fraction::varies);
 }
 
+// digit_context() by one look into a table.
+struct DigitContextTable {
+  static constexpr int widths = most_known_width - least_known_width + 1;
+  std::uint8_t rows[2][widths][32];
+
+  [[gnu::always_inline]] std::int32_t of(const Known& known, DigitKind kind) const {
+    return rows[kind == DigitKind::unpredicted][known.width - least_known_width][known.fraction];
+  }
+};
+constexpr DigitContextTable make_digit_context_table() {
+  DigitContextTable table{};
+  for (int width = least_known_width; width <= most_known_width; ++width) {
+    for (int fraction = 0; fraction < 32; ++fraction) {
+      const Known known{static_cast<std::int8_t>(width), static_cast<std::uint8_t>(fraction), 0};
+      table.rows[0][width - least_known_width][fraction] =
+          static_cast<std::uint8_t>(digit_context(known, DigitKind::predicted));
+      table.rows[1][width - least_known_width][fraction] =
+          static_cast<std::uint8_t>(digit_context(known, DigitKind::unpredicted));
+    }
+  }
+  return table;
+}
+inline constexpr DigitContextTable digit_context_table = make_digit_context_table();
+
 // ---- marks --------------------------------------------------------------------------------------
 
 inline constexpr int zero_mark = -128;      // of an exact zero, either sign
@@ -114,7 +138,8 @@ struct DigitGeometry {
   std::int32_t taps = 1;  // columns from one channel to the next, 1: none
   DigitKind kind = DigitKind::unpredicted;
   bool flat = false;
-  std::int32_t slowness = 4;  // of the adaptive prediction: how far its steps are shifted down
+  std::int32_t tap_step = 64;  // of the input that tells the place in a kernel: 64 / taps
+  std::int32_t slowness = 4;   // of the adaptive prediction: how far its steps are shifted down
   std::int32_t offset[digit_neighbours] = {};  // how many symbols back; below 1: never there
 };
 
@@ -157,8 +182,8 @@ struct LaneContext {
   std::int32_t fast = 0, slow = 0, ahead = 0;  // energies: averages of 16 magnitude
   std::int32_t adaptive = 0;
   // Of the adaptive prediction: a set for each place in a kernel.
-  alignas(16) std::int16_t coefficient[most_digit_taps][digit_neighbours] = {};
-  alignas(16) std::int16_t seen[digit_neighbours] = {};  // the neighbours' values
+  alignas(32) std::int16_t coefficient[most_digit_taps][digit_neighbours] = {};
+  alignas(32) std::int16_t seen[digit_neighbours] = {};  // the neighbours' values
   std::int16_t tap_energy[most_digit_taps];
 
   static constexpr int usual_energy = 16 * usual_magnitude;
@@ -201,7 +226,7 @@ struct LaneContext {
     put(12, convolution ? 64 : 0);
     put(13, own.flat ? 64 : 0);
     put(14, 24 * rows);
-    put(15, convolution ? tap * (64 / own.taps) : 0);
+    put(15, convolution ? tap * own.tap_step : 0);
     put(16, 16 * static_cast<int>(column < 7 ? column : 7));
   }
 

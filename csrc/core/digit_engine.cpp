@@ -2,122 +2,82 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
-#include <cstring>
 #include <memory>
+#include <utility>
 
 #include "core/range_coder.h"
 
 namespace lmgc {
 namespace {
 
-// ---- portable kernels ---------------------------------------------------------------------------
-
-void weights_portable(const DigitPriorView& prior, const std::int8_t* inputs,
-                      SlotWeights& weights) {
-  for (int slot = 0; slot < digit_slots; ++slot) {
-    std::int16_t own[prior_scores];
-    component_weights(prior, inputs + slot * padded_inputs, own);
-    std::copy(own, own + prior_scores, weights.of + slot * prior_scores);
-  }
-}
-
-void starts_portable(const DigitPriorView& prior, const SlotWeights& weights,
-                     const std::int32_t* contexts, const std::int32_t* highs, int active,
-                     std::uint32_t* starts) {
-  for (int slot = 0; slot < active; ++slot, starts += digits_of) {
-    std::int16_t own[prior_scores];
-    std::copy_n(weights.of + slot * prior_scores, prior_scores, own);
-    std::uint32_t frequency[digits_of];
-    digit_frequencies(prior, contexts[slot], highs == nullptr ? -1 : highs[slot], own, frequency);
-    std::uint32_t sum = 0;
-    for (int s = 0; s < digits_of; ++s) {
-      starts[s] = sum;
-      sum += frequency[s];
-    }
-  }
-}
-
-// ---- lanes --------------------------------------------------------------------------------------
-
-std::uint32_t end_of(const std::uint32_t* starts, int digit) {
-  return digit + 1 < digits_of ? starts[digit + 1] : cdf_total;
-}
-
-// The last digit that starts at or before `target`.
-int digit_at(const std::uint32_t* starts, std::uint32_t target) {
-#if defined(LMGC_DIGIT_SSE2)
-  const __m128i limit = _mm_set1_epi32(static_cast<int>(target));
-  const auto* const from = reinterpret_cast<const __m128i*>(starts);
-  const auto beyond = [&](int i) { return _mm_cmpgt_epi32(_mm_load_si128(from + i), limit); };
-  const __m128i bytes =
-      _mm_packs_epi16(_mm_packs_epi32(beyond(0), beyond(1)), _mm_packs_epi32(beyond(2), beyond(3)));
-  // Starts rise, so that those beyond come last.
-  return std::countr_zero(static_cast<unsigned>(_mm_movemask_epi8(bytes)) | 1u << digits_of) - 1;
-#else
-  int digit = digits_of - 1;
-  while (starts[digit] > target) --digit;
-  return digit;
-#endif
-}
-
 // A lane under way.
 struct Slot {
-  LaneContext context;
   DigitLane lane;
   std::size_t index = 0;
-  const Known* known = nullptr;
-  std::uint8_t* symbols = nullptr;
+  std::int32_t left = 0;         // symbols
+  std::uint8_t* next = nullptr;  // symbol
   std::vector<Trace> traces;
 };
 
-struct EncodeSlot {
-  std::vector<CodedLane>* coded;
-  RangeEncoder coder;
+struct Encode {
+  std::vector<CodedLane>& coded;
 
-  void start(const Slot& slot) {
-    CodedLane& out = (*coded)[slot.index];
+  void open(const Slot& slot, SlotCoders& coders, int at) const {
+    CodedLane& out = coded[slot.index];
     out.resize(static_cast<std::size_t>(lane_bound(2 * std::int64_t{slot.lane.count})));
-    coder = {};
+    const RangeEncoder coder;
+    coders.low[at] = coder.low;
+    coders.range[at] = coder.range;
+    coders.out[at] = out.data();
+  }
+  void code(const DigitKernels& kernels, SlotCoders& coders, int active, const SlotStarts& starts,
+            std::int32_t* digits) const {
+    kernels.encode(coders, active, starts, digits);
+  }
+  void close(const Slot& slot, const SlotCoders& coders, int at) const {
+    CodedLane& out = coded[slot.index];
+    RangeEncoder coder;
+    coder.low = coders.low[at];
+    coder.range = coders.range[at];
     coder.out = out.data();
-  }
-  int code(const std::uint32_t* starts, int digit) {
-    coder.put(starts[digit], end_of(starts, digit) - starts[digit]);
-    return digit;
-  }
-  void finish(const Slot& slot) {
-    CodedLane& out = (*coded)[slot.index];
+    coder.size = coders.out[at] - out.data();
     out.resize(static_cast<std::size_t>(coder.finish()));
     out.shrink_to_fit();
   }
 };
 
-struct DecodeSlot {
-  const std::vector<LaneBytes>* bytes;
-  RangeDecoder coder;
+struct Decode {
+  const std::vector<LaneBytes>& bytes;
 
-  void start(const Slot& slot) {
-    const LaneBytes& own = (*bytes)[slot.index];
+  void open(const Slot& slot, SlotCoders& coders, int at) const {
+    const LaneBytes& own = bytes[slot.index];
+    RangeDecoder coder;
     coder.start(own.data, static_cast<std::int64_t>(own.size));
+    coders.low[at] = coder.code;
+    coders.range[at] = coder.range;
+    coders.in[at] = own.data + coder.position;
+    coders.end[at] = own.data + own.size;
   }
-  int code(const std::uint32_t* starts, int) {
-    const int digit = digit_at(starts, coder.target());
-    coder.take(starts[digit], end_of(starts, digit) - starts[digit]);
-    return digit;
+  void code(const DigitKernels& kernels, SlotCoders& coders, int active, const SlotStarts& starts,
+            std::int32_t* digits) const {
+    kernels.decode(coders, active, starts, digits);
   }
-  void finish(const Slot&) {}
+  void close(const Slot&, const SlotCoders&, int) const {}
 };
 
 // One thread's sixteen slots. The first `active` are in use.
-template <class Coder>
+template <class Direction>
 class Batch {
  public:
   Batch(const DigitPriorView& prior, const DigitKernels& kernels,
         const std::vector<DigitMatrix>& matrices, const std::vector<DigitLane>& lanes,
-        std::atomic<std::size_t>& next, const Coder& coder)
-      : prior_(prior), kernels_(kernels), matrices_(matrices), lanes_(lanes), next_(next) {
-    std::fill_n(coders_, digit_slots, coder);
-  }
+        std::atomic<std::size_t>& next, const Direction& direction)
+      : prior_(prior),
+        kernels_(kernels),
+        matrices_(matrices),
+        lanes_(lanes),
+        next_(next),
+        direction_(direction) {}
 
   void run() {
     while (active_ < digit_slots && take_lane(active_)) ++active_;
@@ -126,108 +86,104 @@ class Batch {
 
  private:
   // Puts the next lane that there is into a slot.
-  bool take_lane(int slot) {
+  bool take_lane(int at) {
     const std::size_t index = next_.fetch_add(1, std::memory_order_relaxed);
     if (index >= lanes_.size()) return false;
-    Slot& own = slots_[slot];
+    Slot& own = slots_[at];
     own.index = index;
     own.lane = lanes_[index];
     const DigitMatrix& matrix = matrices_[static_cast<std::size_t>(own.lane.matrix)];
-    own.known = matrix.known + own.lane.first;
-    own.symbols = matrix.symbols + own.lane.first;
+    own.left = own.lane.count;
+    own.next = matrix.symbols + own.lane.first;
     const auto count = static_cast<std::size_t>(own.lane.count);
     if (own.traces.size() < count) own.traces.resize(count);
-    own.context.start(matrix.geometry, own.lane.first, own.traces.data());
-    coders_[slot].start(own);
+    under_way_.known[at] = matrix.known + own.lane.first;
+    under_way_.context[at].start(matrix.geometry, own.lane.first, own.traces.data());
+    kernels_.start(under_way_, at);
+    direction_.open(own, coders_, at);
     return true;
   }
 
   void step() {
-    for (int slot = 0; slot < active_; ++slot) {
-      Slot& own = slots_[slot];
-      const Known& known = own.known[own.context.position];
-      own.context.inputs(known, inputs_ + slot * padded_inputs);
-      contexts_[slot] = digit_context(known, own.context.geometry->kind);
+    for (int at = 0; at < active_; ++at) {
+      // What is to be coded; nothing that a decoder looks at.
+      const int symbol = *slots_[at].next;
+      highs_[at] = symbol >> 4;
+      lows_[at] = symbol & 15;
     }
+    kernels_.look(under_way_, active_, inputs_, contexts_);
     kernels_.weights(prior_, inputs_, weights_);
-    kernels_.starts(prior_, weights_, contexts_, nullptr, active_, starts_);
-    for (int slot = 0; slot < active_; ++slot) {
-      highs_[slot] = coders_[slot].code(starts_ + slot * digits_of, symbol_of(slot) >> 4);
-    }
-    kernels_.starts(prior_, weights_, contexts_, highs_, active_, starts_);
-    for (int slot = 0; slot < active_; ++slot) {
-      Slot& own = slots_[slot];
-      const int low = coders_[slot].code(starts_ + slot * digits_of, symbol_of(slot) & 15);
-      const int symbol = 16 * highs_[slot] + low;
-      own.symbols[own.context.position] = static_cast<std::uint8_t>(symbol);
-      own.context.update(own.known[own.context.position], symbol);
-    }
-    for (int slot = active_ - 1; slot >= 0; --slot) {
-      if (slots_[slot].context.position < slots_[slot].lane.count) continue;
-      coders_[slot].finish(slots_[slot]);
-      if (take_lane(slot)) continue;
-      --active_;
-      std::swap(slots_[slot], slots_[active_]);
-      std::swap(coders_[slot], coders_[active_]);
+    kernels_.starts(prior_, weights_, contexts_, nullptr, starts_);
+    direction_.code(kernels_, coders_, active_, starts_, highs_);
+    kernels_.starts(prior_, weights_, contexts_, highs_, starts_);
+    direction_.code(kernels_, coders_, active_, starts_, lows_);
+    std::int32_t symbols[digit_slots];
+    for (int at = 0; at < digit_slots; ++at) symbols[at] = 16 * highs_[at] + lows_[at];
+    kernels_.learn(under_way_, active_, symbols);
+    for (int at = active_ - 1; at >= 0; --at) {
+      *slots_[at].next++ = static_cast<std::uint8_t>(symbols[at]);
+      ++under_way_.known[at];
+      if (--slots_[at].left > 0) continue;
+      direction_.close(slots_[at], coders_, at);
+      if (!take_lane(at)) drop(at);
     }
   }
 
-  // What is to be coded; nothing that a decoder looks at.
-  int symbol_of(int slot) const { return slots_[slot].symbols[slots_[slot].context.position]; }
+  // The last slot in use takes this one's place.
+  void drop(int at) {
+    const int last = --active_;
+    if (at == last) return;
+    std::swap(slots_[at], slots_[last]);
+    under_way_.known[at] = under_way_.known[last];
+    under_way_.context[at] = under_way_.context[last];
+    for (auto& field : under_way_.side) field[at] = field[last];
+    coders_.low[at] = coders_.low[last];
+    coders_.range[at] = coders_.range[last];
+    coders_.out[at] = coders_.out[last];
+    coders_.in[at] = coders_.in[last];
+    coders_.end[at] = coders_.end[last];
+  }
 
   const DigitPriorView& prior_;
   const DigitKernels& kernels_;
   const std::vector<DigitMatrix>& matrices_;
   const std::vector<DigitLane>& lanes_;
   std::atomic<std::size_t>& next_;
+  const Direction& direction_;
   int active_ = 0;
   Slot slots_[digit_slots];
-  Coder coders_[digit_slots];
-  alignas(64) std::int8_t inputs_[digit_slots * padded_inputs] = {};
-  alignas(64) std::uint32_t starts_[digit_slots * digits_of];
-  SlotWeights weights_;
-  std::int32_t contexts_[digit_slots], highs_[digit_slots];
+  SlotLanes under_way_;
+  // Slots that are not in use have numbers that kernels can work on.
+  SlotCoders coders_ = {};
+  alignas(64) std::int8_t inputs_[digit_slots * input_stride] = {};
+  SlotWeights weights_ = {};
+  SlotStarts starts_ = {};
+  std::int32_t contexts_[digit_slots] = {}, highs_[digit_slots] = {}, lows_[digit_slots] = {};
 };
 
 }  // namespace
 
-const DigitKernels digit_kernels_portable = {weights_portable, starts_portable};
-
-const DigitKernels& digit_kernels() {
-  static const DigitKernels& best = []() -> const DigitKernels& {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni"))
-      return digit_kernels_avx512;
-    if (__builtin_cpu_supports("avx2")) return digit_kernels_avx2;
-#endif
-    return digit_kernels_portable;
-  }();
-  return best;
-}
-
-template <class Coder>
+template <class Direction>
 void DigitEngine::run(const std::vector<DigitMatrix>& matrices, const std::vector<DigitLane>& lanes,
-                      const Coder& coder) const {
+                      const Direction& direction) const {
   std::atomic<std::size_t> next{0};
   const auto batches = static_cast<std::int64_t>((lanes.size() + digit_slots - 1) / digit_slots);
   parallel_(std::min<std::int64_t>(threads_, batches), [&](std::int64_t) {
-    std::make_unique<Batch<Coder>>(prior_, kernels_, matrices, lanes, next, coder)->run();
+    std::make_unique<Batch<Direction>>(prior_, kernels_, matrices, lanes, next, direction)->run();
   });
 }
 
 std::vector<CodedLane> DigitEngine::encode(const std::vector<DigitMatrix>& matrices,
                                            const std::vector<DigitLane>& lanes) const {
   std::vector<CodedLane> coded(lanes.size());
-  run(matrices, lanes, EncodeSlot{&coded, {}});
+  run(matrices, lanes, Encode{coded});
   return coded;
 }
 
 void DigitEngine::decode(const std::vector<DigitMatrix>& matrices,
                          const std::vector<DigitLane>& lanes,
                          const std::vector<LaneBytes>& bytes) const {
-  run(matrices, lanes, DecodeSlot{&bytes, {}});
+  run(matrices, lanes, Decode{bytes});
 }
 
 }  // namespace lmgc

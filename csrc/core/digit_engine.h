@@ -12,9 +12,6 @@
 
 namespace lmgc {
 
-// The fastest kernels for this processor.
-const DigitKernels& digit_kernels();
-
 class DigitEngine : public DigitCoder {
  public:
   // `prior` must outlive it. `threads`: tasks to hand to `parallel` at a time.
@@ -28,9 +25,9 @@ class DigitEngine : public DigitCoder {
               const std::vector<LaneBytes>& bytes) const override;
 
  private:
-  template <class Coder>
+  template <class Direction>
   void run(const std::vector<DigitMatrix>& matrices, const std::vector<DigitLane>& lanes,
-           const Coder& coder) const;
+           const Direction& direction) const;
 
   DigitPriorView prior_;
   Parallel parallel_;

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "core/digit_kernels.h"
+#include "core/digit_starts.h"
 
 namespace lmgc {
 namespace {
@@ -11,62 +12,125 @@ namespace {
 // Sixteen slots' bytes, four inputs of each in a word: [words][16].
 using Words = __m512i;
 
-// Four sums at a time hide the latency of none: eight do.
-constexpr int together = 8;
+// What digit_starts.h asks for.
+struct Vector512 {
+  using Words = __m512i;
+
+  static Words all(int n) { return _mm512_set1_epi32(n); }
+  static Words load(const std::uint32_t* p) { return _mm512_load_si512(p); }
+  static void store(std::uint32_t* p, Words x) { _mm512_store_si512(p, x); }
+  static Words add(Words x, Words y) { return _mm512_add_epi32(x, y); }
+  static Words sub(Words x, Words y) { return _mm512_sub_epi32(x, y); }
+  static Words both(Words x, Words y) { return _mm512_and_si512(x, y); }
+  static Words either(Words x, Words y) { return _mm512_or_si512(x, y); }
+  static Words least(Words x, Words y) { return _mm512_min_epi32(x, y); }
+  static Words most(Words x, Words y) { return _mm512_max_epi32(x, y); }
+  template <int by>
+  static Words up(Words x) {
+    return _mm512_slli_epi32(x, by);
+  }
+  template <int by>
+  static Words down(Words x) {
+    return _mm512_srli_epi32(x, by);
+  }
+  template <int by>
+  static Words down64(Words x) {
+    return _mm512_srli_epi64(x, by);
+  }
+  static Words shift_down(Words x, Words by) { return _mm512_srlv_epi32(x, by); }
+  static Words logarithm(Words n) { return _mm512_castps_si512(_mm512_cvtepi32_ps(n)); }
+  static Words pair_sums(Words x, Words y) { return _mm512_madd_epi16(x, y); }
+  static Words high_products(Words x, Words y) { return _mm512_mulhi_epu16(x, y); }
+  static Words even_products(Words x, Words y) { return _mm512_mul_epu32(x, y); }
+  static Words with_odd(Words x, Words y) { return _mm512_mask_mov_epi32(x, 0xAAAA, y); }
+  static Words quotient_of_even(double n, Words x) {
+    // Exact: a quotient below 2^18 that is no integer is further from one than doubles round.
+    const __m512d by = _mm512_cvtepi32_pd(_mm512_cvtepi64_epi32(x));
+    return _mm512_cvtepu32_epi64(_mm512_cvttpd_epi32(_mm512_div_pd(_mm512_set1_pd(n), by)));
+  }
+  static Words powers(Words x) { return _mm512_i32gather_epi32(x, host_exp2_table.step, 4); }
+  static Words add_beyond(Words x, Words n, Words y, Words z) {
+    return _mm512_mask_add_epi32(x, _mm512_cmpgt_epi32_mask(n, y), x, z);
+  }
+};
+
+// Columns of a 16 x 16 matrix of words whose rows are given: row[i] of word k -> row[k] of word i.
+[[gnu::always_inline]] inline void transpose(Words (&row)[16]) {
+  Words pairs[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
+  }
+  // fours[4 g + k]: words 4 j + k of rows 4 g to 4 g + 3, in the register's quarter j.
+  Words fours[16];
+  for (int i = 0; i < 16; i += 4) {
+    fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+  for (int k = 0; k < 4; ++k) {
+    const Words low01 = _mm512_shuffle_i32x4(fours[k], fours[k + 4], 0x44),
+                high01 = _mm512_shuffle_i32x4(fours[k], fours[k + 4], 0xEE),
+                low23 = _mm512_shuffle_i32x4(fours[k + 8], fours[k + 12], 0x44),
+                high23 = _mm512_shuffle_i32x4(fours[k + 8], fours[k + 12], 0xEE);
+    row[k] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+    row[k + 4] = _mm512_shuffle_i32x4(low01, low23, 0xDD);
+    row[k + 8] = _mm512_shuffle_i32x4(high01, high23, 0x88);
+    row[k + 12] = _mm512_shuffle_i32x4(high01, high23, 0xDD);
+  }
+}
+
+// The sums of `count` outputs, from the first of sixteen on: their number hides the latency of
+// each. Not by intrinsics, because GCC 12 moves every sum to another register and back.
+template <int count>
+[[gnu::always_inline]] inline void sums_of(const std::int32_t* bias, const std::int32_t* words,
+                                           int row, const Words* in, Words (&sum)[count]) {
+  for (int i = 0; i < count; ++i) sum[i] = _mm512_set1_epi32(bias[i]);
+  for (int w = 0; w < row; ++w, words += outputs_together) {
+    const Words four = in[w];
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i)
+      asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum[i]) : "v"(four), "m"(words[i]));
+  }
+}
 
 // out: words of four outputs, limited to 0..127.
-template <int words>
 void hidden_layer(const LayerView& layer, const std::int32_t* bias, const Words* in, Words* out) {
-  const auto* weight = reinterpret_cast<const std::int32_t*>(layer.weight);
-  const int row = words > 0 ? words : layer.inputs / 4;
-  const Words zero = _mm512_setzero_si512(), most = _mm512_set1_epi32(127);
-  for (int o = 0; o < layer.outputs; o += together) {
-    Words sum[together];
-    for (int i = 0; i < together; ++i) sum[i] = _mm512_set1_epi32(bias[o + i]);
-    for (int w = 0; w < row; ++w) {
-      for (int i = 0; i < together; ++i) {
-        sum[i] = _mm512_dpbusd_epi32(sum[i], in[w], _mm512_set1_epi32(weight[(o + i) * row + w]));
-      }
-    }
-    for (int i = 0; i < together; i += 4) {
-      Words packed = zero;
-      for (int k = 3; k >= 0; --k) {
-        const __m128i shift = _mm_cvtsi32_si128(layer.shift[o + i + k]);
-        const Words y =
-            _mm512_min_epi32(_mm512_max_epi32(_mm512_sra_epi32(sum[i + k], shift), zero), most);
-        packed = _mm512_or_si512(_mm512_slli_epi32(packed, 8), y);
-      }
-      *out++ = packed;
+  const int row = layer.inputs / 4;
+  const Words most = _mm512_set1_epi8(127);
+  // Packing leaves four slots' bytes output after output.
+  const Words by_slot =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  for (int o = 0; o < layer.outputs; o += outputs_together) {
+    Words sum[outputs_together];
+    sums_of(bias + o, layer.words + o * row, row, in, sum);
+    for (int i = 0; i < outputs_together; ++i)
+      sum[i] = _mm512_srav_epi32(sum[i], _mm512_set1_epi32(layer.shift[o + i]));
+    for (int i = 0; i < outputs_together; i += 4) {
+      const Words four = _mm512_packus_epi16(_mm512_packs_epi32(sum[i], sum[i + 1]),
+                                             _mm512_packs_epi32(sum[i + 2], sum[i + 3]));
+      *out++ = _mm512_shuffle_epi8(_mm512_min_epu8(four, most), by_slot);
     }
   }
 }
 
 void weights_avx512(const DigitPriorView& prior, const std::int8_t* inputs, SlotWeights& weights) {
-  constexpr int input_words = padded_inputs / 4;
-  Words x[input_words], hidden1[most_hidden / 4], hidden2[most_hidden / 4];
-  const Words rows =
-      _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-                         _mm512_set1_epi32(padded_inputs));
+  Words x[digit_slots], hidden1[most_hidden / 4], hidden2[most_hidden / 4];
   const Words flip = _mm512_set1_epi32(static_cast<int>(0x80808080u));
-  for (int w = 0; w < input_words; ++w) {
-    x[w] = _mm512_xor_si512(_mm512_i32gather_epi32(rows, inputs + 4 * w, 1), flip);
+  for (int slot = 0; slot < digit_slots; ++slot) {
+    x[slot] = _mm512_xor_si512(_mm512_load_si512(inputs + slot * input_stride), flip);
   }
-  hidden_layer<input_words>(prior.layer[0], prior.layer[0].bias_of_unsigned, x, hidden1);
-  hidden_layer<0>(prior.layer[1], prior.layer[1].bias, hidden1, hidden2);
+  transpose(x);
+  hidden_layer(prior.layer[0], prior.layer[0].bias_of_unsigned, x, hidden1);
+  hidden_layer(prior.layer[1], prior.layer[1].bias, hidden1, hidden2);
 
   const LayerView& head = prior.layer[2];
-  const auto* weight = reinterpret_cast<const std::int32_t*>(head.weight);
-  const int row = head.inputs / 4;
   Words score[prior_scores];
-  for (int k = 0; k < prior_scores; ++k) score[k] = _mm512_set1_epi32(head.bias[k]);
-  for (int w = 0; w < row; ++w) {
-    for (int k = 0; k < prior_scores; ++k) {
-      score[k] = _mm512_dpbusd_epi32(score[k], hidden2[w], _mm512_set1_epi32(weight[k * row + w]));
-    }
-  }
+  sums_of(head.bias, head.words, head.inputs / 4, hidden2, score);
   Words best = _mm512_set1_epi32(INT32_MIN);
   for (int k = 0; k < prior_scores; ++k) {
-    score[k] = _mm512_sra_epi32(score[k], _mm_cvtsi32_si128(head.shift[k]));
+    score[k] = _mm512_srav_epi32(score[k], _mm512_set1_epi32(head.shift[k]));
     best = _mm512_max_epi32(best, score[k]);
   }
   const Words reach = _mm512_set1_epi32(score_reach), one_octave = _mm512_set1_epi32(32);
@@ -84,105 +148,42 @@ void weights_avx512(const DigitPriorView& prior, const std::int8_t* inputs, Slot
   }
 }
 
-Words log2_of(Words counts) {
-  const Words value =
-      _mm512_add_epi32(_mm512_srli_epi32(counts, 8), _mm512_set1_epi32(1));  // below 2^24
-  const Words bits = _mm512_srli_epi32(_mm512_castps_si512(_mm512_cvtepi32_ps(value)), 11);
-  const Words fraction = _mm512_and_si512(bits, _mm512_set1_epi32(4095));
-  const Words parabola = _mm512_srli_epi32(
-      _mm512_mullo_epi32(fraction, _mm512_sub_epi32(_mm512_set1_epi32(4096), fraction)), 6);
-  const Words factor = _mm512_sub_epi32(
-      _mm512_set1_epi32(6895),
-      _mm512_srli_epi32(_mm512_mullo_epi32(fraction, _mm512_set1_epi32(2562)), 12));
-  const Words bend = _mm512_srli_epi32(_mm512_mullo_epi32(parabola, factor), 20);
-  const Words sum =
-      _mm512_add_epi32(_mm512_add_epi32(bits, bend), _mm512_set1_epi32(8 - (127 << 12)));
-  return _mm512_srai_epi32(sum, 4);
-}
-
-template <int by>
-Words move_up(Words x) {
-  return _mm512_alignr_epi32(x, _mm512_setzero_si512(), digit_slots - by);
-}
-
-// host_exp2_table.step[steps % 256]: permutations of registers are faster than a gather.
-Words exp2_of(Words steps) {
-  const auto chosen = [&](int bit) {
-    return _mm512_test_epi32_mask(steps, _mm512_set1_epi32(1 << bit));
-  };
-  const __mmask16 bit5 = chosen(5), bit6 = chosen(6), bit7 = chosen(7);
-  const auto of_32 = [&](int first) {
-    const std::uint32_t* const from = host_exp2_table.step + first;
-    return _mm512_permutex2var_epi32(_mm512_loadu_si512(from), steps,
-                                     _mm512_loadu_si512(from + 16));
-  };
-  const auto of_64 = [&](int first) {
-    return _mm512_mask_mov_epi32(of_32(first), bit5, of_32(first + 32));
-  };
-  const auto of_128 = [&](int first) {
-    return _mm512_mask_mov_epi32(of_64(first), bit6, of_64(first + 64));
-  };
-  return _mm512_mask_mov_epi32(of_128(0), bit7, of_128(128));
-}
-
-// logits_to_frequencies() of sixteen logits, and the sums of the frequencies before each.
-Words starts_of(Words logits) {
-  const Words steps = _mm512_sub_epi32(_mm512_set1_epi32(_mm512_reduce_max_epi32(logits)), logits);
-  const Words table = exp2_of(steps);
-  // Logits of counts differ by less than 24 octaves.
-  const Words weight = _mm512_srlv_epi32(table, _mm512_srli_epi32(steps, 8));
-  const auto sum = static_cast<std::uint32_t>(_mm512_reduce_add_epi32(weight));
-  const std::uint64_t scale = (std::uint64_t{cdf_total - digits_of} << 28) / sum;
-  const Words by = _mm512_set1_epi64(static_cast<long long>(scale));  // below 2^18
-  const Words even = _mm512_srli_epi64(_mm512_mul_epu32(weight, by), 28);
-  const Words odd = _mm512_srli_epi64(_mm512_mul_epu32(_mm512_srli_epi64(weight, 32), by), 28);
-  const Words frequency =
-      _mm512_add_epi32(_mm512_or_si512(even, _mm512_slli_epi64(odd, 32)), _mm512_set1_epi32(1));
-  Words up_to = _mm512_add_epi32(frequency, move_up<1>(frequency));
-  up_to = _mm512_add_epi32(up_to, move_up<2>(up_to));
-  up_to = _mm512_add_epi32(up_to, move_up<4>(up_to));
-  up_to = _mm512_add_epi32(up_to, move_up<8>(up_to));
-  // The first of the best has what rounding down left over: all that come after it move.
-  const unsigned best = _mm512_testn_epi32_mask(steps, steps);
-  const auto after = static_cast<__mmask16>(~(best ^ (best - 1)));
-  const Words total = _mm512_permutexvar_epi32(_mm512_set1_epi32(digits_of - 1), up_to);
-  const Words before = _mm512_sub_epi32(up_to, frequency);
-  return _mm512_mask_add_epi32(
-      before, after, before,
-      _mm512_sub_epi32(_mm512_set1_epi32(static_cast<int>(cdf_total)), total));
-}
-
 void starts_avx512(const DigitPriorView& prior, const SlotWeights& weights,
-                   const std::int32_t* contexts, const std::int32_t* highs, int active,
-                   std::uint32_t* starts) {
-  for (int slot = 0; slot < active; ++slot) {
+                   const std::int32_t* contexts, const std::int32_t* highs, SlotStarts& starts) {
+  Words counts[digits_of];
+  for (int slot = 0; slot < digit_slots; ++slot) {
     const std::int16_t* const rows =
         highs == nullptr
             ? prior.high + contexts[slot] * distribution_size
             : prior.low + (contexts[slot] * digits_of + highs[slot]) * distribution_size;
-    Words counts = _mm512_setzero_si512();
+    counts[slot] = _mm512_setzero_si512();
     for (int pair = 0; pair < component_pairs; ++pair) {
-      counts = _mm512_dpwssd_epi32(counts, _mm512_loadu_si512(rows + pair * pair_stride),
-                                   _mm512_set1_epi32(weights.of[pair * digit_slots + slot]));
+      counts[slot] =
+          _mm512_dpwssd_epi32(counts[slot], _mm512_loadu_si512(rows + pair * pair_stride),
+                              _mm512_set1_epi32(weights.of[pair * digit_slots + slot]));
     }
-    const std::int32_t zeros = weights.of[component_pairs * digit_slots + slot];
-    if (zeros != 0) {
-      const std::int32_t plus = (zeros & 0xFFFF) << 15, minus = (zeros >> 16) << 15;
-      Words more = _mm512_setzero_si512();
-      if (highs == nullptr) {
-        more = _mm512_maskz_set1_epi32(1, plus + minus);
-      } else if (highs[slot] == 0) {
-        more = _mm512_mask_set1_epi32(_mm512_maskz_set1_epi32(1 << symbol_zero, plus),
-                                      1 << symbol_minus_zero, minus);
-      }
-      counts = _mm512_add_epi32(counts, more);
-    }
-    _mm512_store_si512(starts + slot * digits_of, starts_of(log2_of(counts)));
   }
+  transpose(counts);
+  const Words zeros = _mm512_load_si512(weights.of + component_pairs * digit_slots);
+  const Words plus = _mm512_slli_epi32(_mm512_and_si512(zeros, _mm512_set1_epi32(0xFFFF)), 15),
+              minus = _mm512_slli_epi32(_mm512_srli_epi32(zeros, 16), 15);
+  if (highs == nullptr) {
+    counts[0] = _mm512_add_epi32(counts[0], _mm512_add_epi32(plus, minus));
+  } else {
+    const __mmask16 first =
+        _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(highs), _mm512_setzero_si512());
+    counts[symbol_zero] =
+        _mm512_mask_add_epi32(counts[symbol_zero], first, counts[symbol_zero], plus);
+    counts[symbol_minus_zero] =
+        _mm512_mask_add_epi32(counts[symbol_minus_zero], first, counts[symbol_minus_zero], minus);
+  }
+  starts_of<Vector512>(counts, starts.of);
 }
 
 }  // namespace
 
-const DigitKernels digit_kernels_avx512 = {weights_avx512, starts_avx512};
+const DigitKernels digit_kernels_avx512 = {start_avx512,  look_avx512,   weights_avx512,
+                                           starts_avx512, encode_avx512, decode_avx512,
+                                           learn_avx512};
 
 }  // namespace lmgc

@@ -2,8 +2,36 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 namespace lmgc {
+namespace {
+
+// LayerView's `words`.
+std::vector<std::int32_t> words_of(const std::vector<std::int8_t>& weight, std::size_t inputs,
+                                   std::size_t outputs) {
+  constexpr std::size_t together = outputs_together;
+  const std::size_t row = inputs / 4;
+  std::vector<std::int32_t> words((outputs + together - 1) / together * row * together, 0);
+  for (std::size_t o = 0; o < outputs; ++o) {
+    for (std::size_t w = 0; w < row; ++w) {
+      std::memcpy(&words[(o / together * row + w) * together + o % together],
+                  &weight[o * inputs + 4 * w], 4);
+    }
+  }
+  return words;
+}
+
+// Room for `count` entries from the beginning of a cache line on, in a vector that is made to hold
+// them: a row of sixteen pairs is a line.
+std::int16_t* lines_of(std::vector<std::int16_t>& room, std::size_t count) {
+  constexpr std::size_t line = 64;
+  room.assign(count + line / sizeof(std::int16_t), 0);
+  const auto beyond = reinterpret_cast<std::uintptr_t>(room.data()) % line;
+  return room.data() + (line - beyond) % line / sizeof(std::int16_t);
+}
+
+}  // namespace
 
 std::string DigitPrior::set(const DigitLayer (&layers)[3], const std::int16_t* table) {
   int inputs = digit_inputs;
@@ -43,14 +71,18 @@ std::string DigitPrior::set(const DigitLayer (&layers)[3], const std::int16_t* t
     }
     bias_[l] = layer.bias;
     shift_[l] = layer.shift;
-    view_.layer[l] = {weight_[l].data(),           bias_[l].data(), shift_[l].data(),
-                      bias_of_unsigned_[l].data(), padded,          layer.outputs};
+    words_[l] = words_of(weight_[l], static_cast<std::size_t>(padded),
+                         static_cast<std::size_t>(layer.outputs));
+    view_.layer[l] = {
+        weight_[l].data(), bias_[l].data(), shift_[l].data(), bias_of_unsigned_[l].data(), padded,
+        layer.outputs,     words_[l].data()};
     inputs = layer.outputs;
   }
 
   constexpr std::size_t block = component_pairs * digits_of * 2;
-  low_.resize(static_cast<std::size_t>(digit_contexts) * digits_of * block);
-  high_.resize(static_cast<std::size_t>(digit_contexts) * block);
+  std::int16_t* const low_rows =
+      lines_of(low_, static_cast<std::size_t>(digit_contexts) * digits_of * block);
+  std::int16_t* const high_rows = lines_of(high_, static_cast<std::size_t>(digit_contexts) * block);
   const auto place = [](std::size_t component, std::size_t digit) {
     return component / 2 * 2 * digits_of + 2 * digit + component % 2;
   };
@@ -63,18 +95,18 @@ std::string DigitPrior::set(const DigitLayer (&layers)[3], const std::int16_t* t
         std::int32_t part = 0;
         for (std::size_t low = 0; low < digits_of; ++low) {
           if (from[low] < 0) return "a table has a negative entry";
-          low_[at * block + place(component, low)] = from[low];
+          low_rows[at * block + place(component, low)] = from[low];
           part += from[low];
         }
-        high_[context * block + place(component, high)] =
+        high_rows[context * block + place(component, high)] =
             static_cast<std::int16_t>(std::min(part, whole_probability - 1));
         sum += part;
       }
       if (sum != whole_probability) return "a component's table does not sum to 2^15";
     }
   }
-  view_.low = low_.data();
-  view_.high = high_.data();
+  view_.low = low_rows;
+  view_.high = high_rows;
   return "";
 }
 

@@ -38,7 +38,11 @@ struct LayerView {
   const std::int32_t* shift;
   const std::int32_t* bias_of_unsigned;  // for inputs that are 128 too large
   std::int32_t inputs, outputs;
+  // The weights once more, for vectors: four inputs of one output a word, sixteen outputs side by
+  // side, [outputs / 16][inputs / 4][16], zeros where there are fewer outputs.
+  const std::int32_t* words;
 };
+inline constexpr int outputs_together = 16;
 
 // Component distributions lie in pairs, as kernels multiply them: [pair][digit][2].
 inline constexpr int component_pairs = prior_components / 2;
@@ -63,7 +67,7 @@ class DigitPrior {
 
  private:
   std::vector<std::int8_t> weight_[3];
-  std::vector<std::int32_t> bias_[3], shift_[3], bias_of_unsigned_[3];
+  std::vector<std::int32_t> bias_[3], shift_[3], bias_of_unsigned_[3], words_[3];
   std::vector<std::int16_t> low_, high_;
   DigitPriorView view_{};
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "core/fixed_kernels.h"
 #include "core/fixed_walk.h"
@@ -241,6 +242,30 @@ std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& 
                        split_runs(*kernels, input, head, first, count, predictions);
                  });
   return blocks;
+}
+
+bool know_block(const FixedHead& head, const LiveShape& shape, FloatFormat format,
+                std::int64_t first, std::int64_t count, const std::int64_t* predictions,
+                Known* known) {
+  static_assert(sizeof(Known) == 3);
+  const FixedKernels* const kernels = kernels_for(format, head);
+  if (kernels == nullptr) return false;
+  for_each_run(head, shape, format, first, count, predictions,
+               [&](const FixedRun& run, std::int64_t at) {
+                 kernels->known(run, reinterpret_cast<std::int8_t*>(known + (at - first)));
+               });
+  return true;
+}
+
+bool split_known_block(const FixedInput& input, const FixedHead& head, std::int64_t first,
+                       std::int64_t count, const std::int64_t* predictions, Known* known,
+                       std::uint8_t* symbols, std::vector<std::uint8_t>& tails) {
+  if (!know_block(head, input.shape, input.format, first, count, predictions, known)) return false;
+  DigitsBlock block =
+      split_runs(*kernels_for(input.format, head), input, head, first, count, predictions);
+  std::copy(block.symbols.begin(), block.symbols.end(), symbols);
+  tails = std::move(block.tails);
+  return true;
 }
 
 bool decode_block(const FixedSource& source, FloatFormat format, const DigitsDecoder& decoder,

@@ -65,6 +65,8 @@ struct FixedKernels {
   void (*column_terms)(const std::int16_t* levels, std::int64_t stride, std::int64_t rows,
                        const std::int32_t* others, const std::int32_t* own, int columns,
                        bool refine, std::int64_t* sums, std::int64_t* counted);
+  // What a prior is told of each element, Known in digit_context.h: three bytes each.
+  void (*known)(const FixedRun& run, std::int8_t* known);
 };
 
 // Those for this processor, or null.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 
+#include "core/fixed_blocks.h"
 #include "core/fixed_walk.h"
 #include "core/lanes.h"
 #include "core/range_coder.h"
@@ -15,8 +16,22 @@ std::int64_t blocks_of(std::int64_t elements) {
   return (elements + block_elements - 1) / block_elements;
 }
 
-// body(block, first, count, ...) with the block's line and component, which it keeps up to date:
-// for factors, whose symbols go component after component.
+// The place of an entry in a factor, whose symbols go component after component.
+struct FactorPlace {
+  FactorPlace(std::int64_t index, std::int64_t lines)
+      : line(index % lines), component(index / lines), lines_(lines) {}
+  void next() {
+    if (++line < lines_) return;
+    line = 0;
+    ++component;
+  }
+  std::int64_t line, component;
+
+ private:
+  std::int64_t lines_;
+};
+
+// body(block, first, count) for every block of a factor's symbols.
 template <class Body>
 void for_each_entry_block(std::int64_t lines, std::int64_t rank, const Parallel& parallel,
                           const Body& body) {
@@ -34,6 +49,10 @@ void split_stream(const FixedInput& input, const FixedHead& head, const Product&
   for_each_block(input.shape, product, parallel,
                  [&](std::int64_t number, std::int64_t first, std::int64_t count,
                      const std::int64_t* predictions) {
+                   if (split_known_block(input, head, first, count, predictions,
+                                         stream.known.data() + first, stream.symbols.data() + first,
+                                         stream.tails[static_cast<std::size_t>(number)]))
+                     return;
                    BitWriter tails;
                    Walk<predicted> walk(head, input.shape, input.format, first, predictions);
                    for (std::int64_t i = first; i < first + count; ++i, walk.next()) {
@@ -55,6 +74,9 @@ void know_residuals(const FixedSource& source, FloatFormat format, const Product
   for_each_block(
       source.shape, product, parallel,
       [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
+        if (know_block(source.head, source.shape, format, first, count, predictions,
+                       known.data() + first))
+          return;
         Walk<predicted> walk(source.head, source.shape, format, first, predictions);
         for (std::int64_t i = first; i < first + count; ++i, walk.next())
           known[static_cast<std::size_t>(i)] = walk.known(walk.bin());
@@ -159,11 +181,11 @@ DigitStream factor_stream(const Factor& factor, std::int64_t lines, std::int64_t
   for_each_entry_block(
       lines, rank, parallel, [&](std::int64_t block, std::int64_t first, std::int64_t count) {
         BitWriter tails;
-        for (std::int64_t i = first; i < first + count; ++i) {
-          const std::int64_t line = i % lines, component = i / lines;
-          const EntryShape shape = factor.shape_of(line, component);
+        FactorPlace at(first, lines);
+        for (std::int64_t i = first; i < first + count; ++i, at.next()) {
+          const EntryShape shape = factor.shape_of(at.line, at.component);
           const EntryDigits digits =
-              split_entry(factor.entries[static_cast<std::size_t>(line * rank + component)],
+              split_entry(factor.entries[static_cast<std::size_t>(at.line * rank + at.component)],
                           shape.tail_bits, 0);
           stream.known[static_cast<std::size_t>(i)] = entry_known(shape);
           stream.symbols[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(digits.symbol);
@@ -251,9 +273,9 @@ std::vector<Known> factor_known(const Factor& factor, std::int64_t lines, std::i
   std::vector<Known> known(static_cast<std::size_t>(lines * rank));
   for_each_entry_block(
       lines, rank, parallel, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-        for (std::int64_t i = first; i < first + count; ++i) {
-          known[static_cast<std::size_t>(i)] = entry_known(factor.shape_of(i % lines, i / lines));
-        }
+        FactorPlace at(first, lines);
+        for (std::int64_t i = first; i < first + count; ++i, at.next())
+          known[static_cast<std::size_t>(i)] = entry_known(factor.shape_of(at.line, at.component));
       });
   return known;
 }
@@ -268,12 +290,12 @@ Status join_factor(const std::uint8_t* symbols, const std::vector<LaneBytes>& ta
         const LaneBytes& own = tails[static_cast<std::size_t>(block)];
         BitReader bits(own.data, own.size);
         bool fine = true;
-        for (std::int64_t i = first; fine && i < first + count; ++i) {
-          const std::int64_t line = i % lines, component = i / lines;
+        FactorPlace at(first, lines);
+        for (std::int64_t i = first; fine && i < first + count; ++i, at.next()) {
           const std::int64_t value =
-              join_entry(symbols[i], factor.shape_of(line, component).tail_bits, 0, bits);
+              join_entry(symbols[i], factor.shape_of(at.line, at.component).tail_bits, 0, bits);
           fine = std::abs(value) <= most_factor;
-          factor.entries[static_cast<std::size_t>(line * rank + component)] =
+          factor.entries[static_cast<std::size_t>(at.line * rank + at.component)] =
               static_cast<std::int32_t>(value);
         }
         if (!fine || !bits.only_padding_left()) good = false;

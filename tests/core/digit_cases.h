@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/digit_context.h"
+#include "core/digit_kernels.h"
 #include "core/digit_prior.h"
 
 namespace lmgc::test {
@@ -162,6 +163,41 @@ inline std::vector<std::int8_t> some_inputs(int count, std::mt19937& random) {
       inputs[static_cast<std::size_t>(i * padded_inputs + x)] = static_cast<std::int8_t>(value);
     }
   }
+  return inputs;
+}
+
+// ---- kernels ------------------------------------------------------------------------------------
+
+struct NamedKernels {
+  const char* name;
+  const DigitKernels& kernels;
+};
+
+// Those that this processor can run.
+inline std::vector<NamedKernels> all_kernels() {
+  std::vector<NamedKernels> all = {{"portable", digit_kernels_portable}};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) all.push_back({"avx2", digit_kernels_avx2});
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni"))
+    all.push_back({"avx512", digit_kernels_avx512});
+#endif
+  return all;
+}
+
+// Inputs of all slots.
+struct alignas(64) SlotInputs {
+  std::int8_t of[digit_slots * input_stride] = {};
+  const std::int8_t* row(int slot) const { return of + slot * input_stride; }
+};
+
+inline SlotInputs some_slot_inputs(std::mt19937& random) {
+  const std::vector<std::int8_t> rows = some_inputs(digit_slots, random);
+  SlotInputs inputs;
+  for (int slot = 0; slot < digit_slots; ++slot)
+    std::copy_n(rows.begin() + slot * padded_inputs, padded_inputs,
+                inputs.of + slot * input_stride);
   return inputs;
 }
 

@@ -1,5 +1,5 @@
-// Kernels of the native engine against the plain arithmetic, and its lanes: round trips, equal
-// bytes however the work is shared, bytes that no encoder wrote.
+// The lanes of the native engine: round trips, equal bytes however the work is shared, bytes that
+// no encoder wrote. Its kernels have tests of their own, test_digit_kernels.cpp.
 #include "core/digit_engine.h"
 
 #include <algorithm>
@@ -21,24 +21,6 @@ using namespace lmgc;
 using test::PriorCase, test::ReadyPrior, test::Zeros;
 
 namespace {
-
-struct Named {
-  const char* name;
-  const DigitKernels& kernels;
-};
-
-// Those that this processor can run.
-std::vector<Named> all_kernels() {
-  std::vector<Named> all = {{"portable", digit_kernels_portable}};
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) all.push_back({"avx2", digit_kernels_avx2});
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512vnni"))
-    all.push_back({"avx512", digit_kernels_avx512});
-#endif
-  return all;
-}
 
 // ---- matrices -----------------------------------------------------------------------------------
 
@@ -139,94 +121,6 @@ void decode_by_lane(const DigitPriorView& prior, const Work& work,
 
 }  // namespace
 
-TEST_CASE("all kernels give the intervals of the plain arithmetic") {
-  std::mt19937 random(1);
-  for (const auto& [hidden1, hidden2] :
-       std::vector<std::pair<int, int>>{{16, 16}, {32, 64}, {112, 16}, {128, 128}}) {
-    for (const bool extreme : {false, true}) {
-      for (const Zeros zeros : {Zeros::some, Zeros::never, Zeros::always}) {
-        const ReadyPrior ready(
-            PriorCase(hidden1, hidden2, static_cast<unsigned>(hidden1), extreme, zeros));
-        REQUIRE(ready.error.empty());
-        const DigitPriorView& prior = ready.prior.view();
-        for (int trial = 0; trial < 30; ++trial) {
-          const auto inputs = test::some_inputs(digit_slots, random);
-          std::int32_t contexts[digit_slots], highs[digit_slots];
-          for (int slot = 0; slot < digit_slots; ++slot) {
-            contexts[slot] = static_cast<std::int32_t>(random() % digit_contexts);
-            highs[slot] = static_cast<std::int32_t>(random() % (slot % 2 == 0 ? 16 : 2));
-          }
-          const int active = trial == 0 ? 16 : 1 + static_cast<int>(random() % 16);
-          for (const Named& named : all_kernels()) {
-            CAPTURE(named.name, hidden1, hidden2, extreme, static_cast<int>(zeros), active);
-            SlotWeights weights;
-            named.kernels.weights(prior, inputs.data(), weights);
-            for (const std::int32_t* const after : {static_cast<const std::int32_t*>(nullptr),
-                                                    static_cast<const std::int32_t*>(highs)}) {
-              constexpr std::uint32_t untouched = 0xABCDABCD;
-              alignas(64) std::uint32_t starts[digit_slots * digits_of];
-              std::fill(std::begin(starts), std::end(starts), untouched);
-              named.kernels.starts(prior, weights, contexts, after, active, starts);
-              for (int slot = 0; slot < digit_slots; ++slot) {
-                std::uint32_t expected[digits_of];
-                std::fill(std::begin(expected), std::end(expected), untouched);
-                if (slot < active) {
-                  std::int16_t own[prior_scores];
-                  component_weights(prior, inputs.data() + slot * padded_inputs, own);
-                  std::uint32_t frequency[digits_of], sum = 0;
-                  digit_frequencies(prior, contexts[slot], after == nullptr ? -1 : after[slot], own,
-                                    frequency);
-                  for (int d = 0; d < digits_of; ++d) {
-                    expected[d] = sum;
-                    sum += frequency[d];
-                  }
-                }
-                if (!std::equal(expected, expected + digits_of, starts + slot * digits_of))
-                  FAIL("slot " << slot << ", " << (after == nullptr ? "high" : "low"));
-              }
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
-TEST_CASE("all kernels agree in every context, after every high digit") {
-  const ReadyPrior ready(PriorCase(16, 16, 2));
-  const DigitPriorView& prior = ready.prior.view();
-  std::mt19937 random(2);
-  const auto inputs = test::some_inputs(digit_slots, random);
-  for (int context = 0; context < digit_contexts; ++context) {
-    std::int32_t contexts[digit_slots], highs[digit_slots];
-    for (int slot = 0; slot < digit_slots; ++slot) {
-      contexts[slot] = context;
-      highs[slot] = slot;
-    }
-    alignas(64) std::uint32_t expected[digit_slots * digits_of];
-    for (const std::int32_t* const after :
-         {static_cast<const std::int32_t*>(nullptr), static_cast<const std::int32_t*>(highs)}) {
-      for (const Named& named : all_kernels()) {
-        SlotWeights weights;
-        named.kernels.weights(prior, inputs.data(), weights);
-        alignas(64) std::uint32_t starts[digit_slots * digits_of];
-        named.kernels.starts(prior, weights, contexts, after, digit_slots, starts);
-        if (&named.kernels == &digit_kernels_portable) {
-          std::copy(std::begin(starts), std::end(starts), expected);
-        } else if (!std::equal(std::begin(starts), std::end(starts), expected)) {
-          FAIL(named.name << " in context " << context);
-        }
-      }
-    }
-  }
-}
-
-TEST_CASE("this processor's kernels are one of those there are") {
-  bool found = false;
-  for (const Named& named : all_kernels()) found = found || &digit_kernels() == &named.kernels;
-  CHECK(found);
-}
-
 TEST_CASE("lanes decode to what they were, their bytes the same however they are made") {
   for (const bool extreme : {false, true}) {
     const ReadyPrior ready(PriorCase(32, 16, 3, extreme));
@@ -241,7 +135,7 @@ TEST_CASE("lanes decode to what they were, their bytes the same however they are
       CHECK(static_cast<std::uint64_t>(symbols) <= most_symbols_in_lane(coded[i].size()));
     }
     const Exact exact(coded);
-    for (const Named& named : all_kernels()) {
+    for (const test::NamedKernels& named : test::all_kernels()) {
       for (const auto& [parallel, threads] :
            std::vector<std::pair<Parallel, int>>{{run_serially, 1},
                                                  {run_serially, 3},
@@ -350,7 +244,7 @@ TEST_CASE("bytes that no encoder wrote decode to the same symbols everywhere") {
     }
     work.fill(0x11);
     decode_by_lane(prior, work, exact.bytes);
-    for (const Named& named : all_kernels()) {
+    for (const test::NamedKernels& named : test::all_kernels()) {
       CAPTURE(named.name, trial);
       other.fill(static_cast<std::uint8_t>(0x22 + trial));
       DigitEngine(prior, test::run_on_threads, 3, named.kernels)

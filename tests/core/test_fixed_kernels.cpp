@@ -106,6 +106,10 @@ TEST_CASE("fixed kernels do what the functions of one element do") {
       const Case own(plain, count, predicted, random);
       const Fraction kind = predicted ? Fraction::varies : Fraction::edge;
 
+      // Nothing behind the last is written.
+      std::vector<std::int8_t> known(static_cast<std::size_t>(3 * count + 1), 77);
+      kernels->known(own.run, known.data());
+      CHECK(known.back() == 77);
       FixedBins bins;
       kernels->bins(own.run, bins);
       std::vector<std::int16_t> levels(static_cast<std::size_t>(count));
@@ -123,6 +127,9 @@ TEST_CASE("fixed kernels do what the functions of one element do") {
         REQUIRE(bins.quantum[i] == bin.quantum);
         REQUIRE(bins.place[i] == bin.place);
         REQUIRE(bins.contexts[i] == bin.context);
+        REQUIRE(known[3 * k] == known_width(bin.width));
+        REQUIRE(known[3 * k + 1] == bin.fraction);
+        REQUIRE(known[3 * k + 2] == level_of(own.prediction(i), own.run.row_scale + own.scales[k]));
         REQUIRE(levels[k] == residual_level(own.words[k], own.prediction(i), format));
         const FixedElement element = split_element(own.words[k], bin, format);
         REQUIRE(symbols[k] == element.symbol);
