@@ -81,6 +81,8 @@ def test_unsupported_tensors(name: str):
         ({"bytes_per_group": -1}, ValueError, "bytes_per_group"),
         ({"lane_elements": -1}, ValueError, "lane_elements"),
         ({"lane_elements": 2**40}, ValueError, "lane_elements"),
+        ({"effort": 0}, ValueError, "effort is 0: it goes from 1 to 9"),
+        ({"effort": 10}, ValueError, "effort"),
         ({"memory_limit": 0}, ValueError, "memory_limit"),
         ({"memory_limit": -(2**40)}, ValueError, "memory_limit"),
         ({"prior": 3}, TypeError, "prior is of type int"),

@@ -69,6 +69,19 @@ def test_windows(run, pt: Path, prior_file: Path):
     run("compress", "--window", "open", pt, code=2)
 
 
+def test_effort(run, tmp_path: Path):
+    torch.manual_seed(0)
+    noise = 0.05 * torch.randn(200, 300)
+    torch.save({"weight": torch.randn(200, 60) @ torch.randn(60, 300) + noise}, tmp_path / "w.pt")
+    sizes = []
+    for arguments in (("-1",), ("--effort", "5"), ("-9",)):
+        run("compress", "-f", "-m", "lowrank", *arguments, tmp_path / "w.pt")
+        run("test", tmp_path / "w.pt.lmgc")
+        sizes.append((tmp_path / "w.pt.lmgc").stat().st_size)
+    assert sizes[0] > sizes[1] >= sizes[2]
+    run("compress", "--effort", "10", tmp_path / "w.pt", code=2)
+
+
 def test_a_prior_that_fails(run, pt: Path, tmp_path: Path):
     prior_modules.load(prior_modules.Raises(), tmp_path)
     options = ("-m", "lmgc", "--prior", tmp_path / "Raises.pt", pt)

@@ -10,21 +10,29 @@
 namespace lmgc::ops {
 namespace {
 
-// An orthonormal basis of the space of the columns of a matrix that has no fewer rows than columns.
-// By the Cholesky decomposition of the columns' Gram matrix: nothing but products. What rounding
-// leaves is as the square of the columns' dependence, so that it is done twice where that is too
-// much (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya 2015).
+// An orthonormal basis of the space of the columns of a matrix that has no fewer rows than columns;
+// of fewer columns where these depend on each other. By a decomposition of the columns' Gram matrix
+// and products: by Cholesky's, whose rounding leaves as the square of the columns' dependence and
+// which is repeated where that is too much (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya 2015), or by
+// eigenvectors where it fails. Not by Householder's: MKL's hangs in parallel regions.
 at::Tensor orthonormal(const at::Tensor& matrix) {
   at::Tensor basis = matrix.to(at::kDouble);
   for (int round = 0; round < 2; ++round) {
-    at::Tensor products = at::mm(basis.t(), basis);
-    const at::Tensor sizes = products.diagonal().sqrt();
-    products.div_(sizes.unsqueeze(0)).div_(sizes.unsqueeze(1));
-    auto [factor, failed] = at::linalg_cholesky_ex(products);
+    const at::Tensor sizes = at::linalg_vector_norm(basis, 2, {0}).clamp_min_(1e-300);
+    basis = basis / sizes;
+    const at::Tensor gram = at::mm(basis.t(), basis);
+    auto [factor, failed] = at::linalg_cholesky_ex(gram);
     const double smallest = failed.item<int>() == 0 ? factor.diagonal().min().item<double>() : 0.0;
     constexpr double least = 1e-6, enough_for_floats = 1e-3;
-    if (!(smallest > least)) return std::get<0>(at::linalg_qr(matrix));
-    basis = at::linalg_solve_triangular(factor, (basis / sizes).t(), /*upper=*/false).t();
+    if (!(smallest > least)) {
+      auto [values, vectors] = at::linalg_eigh(gram);
+      constexpr double rounding = 1e-13;
+      const at::Tensor used = values.gt(rounding * gram.size(0)).nonzero().reshape({-1});
+      const at::Tensor scaled = vectors.index_select(1, used) / values.index_select(0, used).sqrt();
+      basis = at::mm(basis, scaled);
+      continue;
+    }
+    basis = at::linalg_solve_triangular(factor, basis.t(), /*upper=*/false).t();
     if (matrix.scalar_type() == at::kFloat && smallest > enough_for_floats) break;
   }
   return basis.to(matrix.scalar_type());

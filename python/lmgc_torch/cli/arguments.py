@@ -139,6 +139,19 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("-m", "--method"), choices=api.METHODS, default="auto", help="how to code; default: auto"
     )
+    effort = parser.add_argument(
+        "--effort",
+        metavar="N",
+        type=int,
+        choices=range(1, 10),
+        default=5,
+        help="for auto, lowrank and lm: how long to look for predictions, 1 (quick) to 9 (small), "
+        "also written -1 to -9; default: 5",
+    )
+    for n in effort.choices or ():
+        parser.add_argument(
+            f"-{n}", dest="effort", action="store_const", const=n, help=argparse.SUPPRESS
+        )
     parser.add_argument(
         "--window",
         choices=api.WINDOWS,

@@ -135,6 +135,7 @@ def _compress(
                         prior=options.prior,
                         reference=reference,
                         device=options.device,
+                        effort=options.effort,
                         window=options.window,
                         progress=advance,
                     )
