@@ -110,6 +110,7 @@ def measure_ours(
     *,
     repeats: int = 1,
     prior: lmgc_torch.Prior | None = None,
+    effort: int = 5,
 ) -> Row:
     """Measures ``lmgc_torch.compress(tensors, method=method)``, with torch's current threads.
 
@@ -119,6 +120,7 @@ def measure_ours(
         method: one of the library's.
         repeats: calls of each, the best counts.
         prior: instead of the bundled one.
+        effort: of the search for predictions.
 
     Raises:
         RuntimeError: if a tensor does not come back bit for bit.
@@ -127,7 +129,7 @@ def measure_ours(
 
     whole = list(tensors)
     packed, compressing = best_of(
-        lambda: lmgc_torch.compress(whole, method=method, prior=prior), repeats
+        lambda: lmgc_torch.compress(whole, method=method, prior=prior, effort=effort), repeats
     )
     back, decompressing = best_of(lambda: lmgc_torch.decompress(packed, prior=prior), repeats)
     if not identical(whole, back):

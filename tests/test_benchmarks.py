@@ -19,6 +19,7 @@ import fixed_model
 import gradients
 import measure
 import networks
+import pareto
 import peers
 import ratio
 import speed
@@ -214,6 +215,30 @@ def test_rates_against_sizes_are_drawn(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     assert "planes" in picture.read_text()
+
+
+def test_ratios_against_speeds_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"a": torch.randn(60, 3) @ torch.randn(3, 80)}, tmp_path / "a.pt")
+    picture, threads = tmp_path / "pareto.svg", torch.get_num_threads()
+    arguments = [str(tmp_path / "a.pt"), "--methods", "planes", "lowrank", "--efforts", "1", "9"]
+    arguments += ["--threads", "1", "--repeats", "1", "--plot", str(picture)]
+    try:
+        assert pareto.main(arguments) == 0
+    finally:
+        torch.set_num_threads(threads)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("planes", "lowrank -1", "lowrank -9", "on the front:"))
+    assert "lowrank" in picture.read_text()
+
+
+def test_what_is_on_the_front() -> None:
+    def row(size: int, rate: float) -> measure.Row:
+        return measure.Row("a", "m", 100, size, rate, 1)
+
+    rows = [row(50, 10), row(60, 20), row(60, 10), row(70, 15)]
+    assert [pareto.is_on_front(one, rows) for one in rows] == [True, True, True, False]
 
 
 def test_the_rate_of_what_a_part_leaves() -> None:
