@@ -84,10 +84,10 @@ bool walk_block(const FixedSource& source, FloatFormat plain_format, const Digit
 
 // ---- runs ---------------------------------------------------------------------------------------
 
-// Kernels for elements of this format with what this head knows of them, or null.
-const FixedKernels* kernels_for(FloatFormat format, const FixedHead& head) {
+// Kernels for elements of this format, or null.
+const FixedKernels* kernels_for(FloatFormat format) {
   const bool narrow = format.bytes == 2 || format.bytes == 4;
-  return narrow && !head.reference.is_there ? fixed_kernels() : nullptr;
+  return narrow ? fixed_kernels() : nullptr;
 }
 
 void set_format(FixedRun& run, FloatFormat plain_format) {
@@ -101,15 +101,46 @@ void set_format(FixedRun& run, FloatFormat plain_format) {
   run.is_short = is_short(plain_format);
 }
 
+// Predictions of the elements of a run by a reference and, where there is one, a product: kernels
+// take them for products with exponents of their own.
+struct ReferredRun {
+  std::int64_t values[run_elements];
+  std::int16_t exponents[run_elements];
+
+  // `run` has the product, elements from `first` on. Predictions for bins that fit the scales, or
+  // as fine as the format is.
+  void refer(const Reference& reference, const FixedFormat& format, std::int64_t first,
+             bool is_finest, FixedRun& run) {
+    const int finest = format.least - format.mantissa;
+    for (int i = 0; i < run.count; ++i) {
+      Prediction product;
+      if (run.product != nullptr)
+        product = {run.product[i], run.row_exponent + run.column_weights[i]};
+      const int scale = run.row_scale + (run.column_scales == nullptr ? 0 : run.column_scales[i]);
+      const int quantum = is_finest ? finest : std::max((scale >> 2) - bins_per_scale_bits, finest);
+      const Prediction both = predict_by(load_word(reference.words, format.bytes, first + i),
+                                         reference.factor, product, quantum, format);
+      values[i] = both.value;
+      exponents[i] = static_cast<std::int16_t>(both.value == 0 ? 0 : both.exponent);
+    }
+    run.product = values;
+    run.row_exponent = 0;
+    run.column_weights = exponents;
+  }
+};
+
 // body(run, first) for every run of elements [first, first + count): stretches of one row.
+// `is_finest`: before there are scales.
 template <class Body>
 void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat plain_format,
                   std::int64_t first, std::int64_t count, const std::int64_t* predictions,
-                  const Body& body) {
+                  bool is_finest, const Body& body) {
   const bool predicted = head.predicted();
   const int base = predicted ? head.low_rank.factors.base() : 0;
+  const FixedFormat format(plain_format);
   FixedRun run;
   set_format(run, plain_format);
+  ReferredRun referred;
   const std::int64_t end = first + count;
   for (std::int64_t at = first; at < end;) {
     const auto row = static_cast<std::size_t>(at / shape.columns);
@@ -124,6 +155,10 @@ void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat pla
     }
     run.count =
         static_cast<int>(std::min({shape.columns - column, end - at, std::int64_t{run_elements}}));
+    if (head.reference.words != nullptr) {
+      if (!predicted) run.product = nullptr;
+      referred.refer(head.reference, format, at, is_finest, run);
+    }
     body(run, at);
     at += run.count;
   }
@@ -145,7 +180,7 @@ DigitsBlock split_runs(const FixedKernels& kernels, const FixedInput& input, con
   std::size_t used = 0;
   TailBits tails;
   FixedBins bins;
-  for_each_run(head, input.shape, input.format, first, count, predictions,
+  for_each_run(head, input.shape, input.format, first, count, predictions, false,
                [&](const FixedRun& run, std::int64_t at) {
                  if (block.tails.size() - used < room) {
                    // As much as all elements need if they are like those before, and a little.
@@ -172,7 +207,7 @@ bool join_runs(const FixedKernels& kernels, const FixedSource& source, FloatForm
   const FixedFormat format(plain_format);
   std::vector<std::uint8_t> contexts(static_cast<std::size_t>(count)), symbols(contexts.size());
   FixedBins bins;
-  for_each_run(source.head, source.shape, plain_format, first, count, predictions,
+  for_each_run(source.head, source.shape, plain_format, first, count, predictions, false,
                [&](const FixedRun& run, std::int64_t at) {
                  kernels.bins(run, bins);
                  std::copy_n(bins.contexts, run.count, contexts.data() + (at - first));
@@ -182,7 +217,7 @@ bool join_runs(const FixedKernels& kernels, const FixedSource& source, FloatForm
       Status::ok)
     return false;
   TailReader tail{bits};
-  for_each_run(source.head, source.shape, plain_format, first, count, predictions,
+  for_each_run(source.head, source.shape, plain_format, first, count, predictions, false,
                [&](const FixedRun& run, std::int64_t at) {
                  // Once more rather than kept: it takes less time than the memory does.
                  kernels.bins(run, bins);
@@ -206,7 +241,7 @@ bool join_runs(const FixedKernels& kernels, const FixedSource& source, FloatForm
 
 void find_levels(const FixedInput& input, const FixedHead& head, const Product& product,
                  std::int16_t* levels, const Parallel& parallel) {
-  const FixedKernels* const kernels = kernels_for(input.format, head);
+  const FixedKernels* const kernels = kernels_for(input.format);
   if (kernels == nullptr) {
     if (head.has_prediction()) {
       walk_levels<true>(input, head, product, levels, parallel);
@@ -218,7 +253,7 @@ void find_levels(const FixedInput& input, const FixedHead& head, const Product& 
   for_each_block(
       input.shape, head.predicted() ? product : Product(), parallel,
       [&](std::int64_t, std::int64_t first, std::int64_t count, const std::int64_t* predictions) {
-        for_each_run(head, input.shape, input.format, first, count, predictions,
+        for_each_run(head, input.shape, input.format, first, count, predictions, true,
                      [&](const FixedRun& run, std::int64_t at) {
                        kernels->levels(run, word_at(input.words, input.format.bytes, at),
                                        levels + at);
@@ -228,7 +263,7 @@ void find_levels(const FixedInput& input, const FixedHead& head, const Product& 
 
 std::vector<DigitsBlock> split_blocks(const FixedInput& input, const FixedHead& head,
                                       const Product& product, const Parallel& parallel) {
-  const FixedKernels* const kernels = kernels_for(input.format, head);
+  const FixedKernels* const kernels = kernels_for(input.format);
   if (kernels == nullptr) {
     return head.has_prediction() ? walk_blocks<true>(input, head, product, parallel)
                                  : walk_blocks<false>(input, head, {}, parallel);
@@ -248,9 +283,9 @@ bool know_block(const FixedHead& head, const LiveShape& shape, FloatFormat forma
                 std::int64_t first, std::int64_t count, const std::int64_t* predictions,
                 Known* known) {
   static_assert(sizeof(Known) == 3);
-  const FixedKernels* const kernels = kernels_for(format, head);
+  const FixedKernels* const kernels = kernels_for(format);
   if (kernels == nullptr) return false;
-  for_each_run(head, shape, format, first, count, predictions,
+  for_each_run(head, shape, format, first, count, predictions, false,
                [&](const FixedRun& run, std::int64_t at) {
                  kernels->known(run, reinterpret_cast<std::int8_t*>(known + (at - first)));
                });
@@ -262,7 +297,7 @@ bool split_known_block(const FixedInput& input, const FixedHead& head, std::int6
                        std::uint8_t* symbols, std::vector<std::uint8_t>& tails) {
   if (!know_block(head, input.shape, input.format, first, count, predictions, known)) return false;
   DigitsBlock block =
-      split_runs(*kernels_for(input.format, head), input, head, first, count, predictions);
+      split_runs(*kernels_for(input.format), input, head, first, count, predictions);
   std::copy(block.symbols.begin(), block.symbols.end(), symbols);
   tails = std::move(block.tails);
   return true;
@@ -271,7 +306,7 @@ bool split_known_block(const FixedInput& input, const FixedHead& head, std::int6
 bool decode_block(const FixedSource& source, FloatFormat format, const DigitsDecoder& decoder,
                   std::int64_t number, std::int64_t first, std::int64_t count,
                   const std::int64_t* predictions, void* words) {
-  if (const FixedKernels* const kernels = kernels_for(format, source.head); kernels != nullptr)
+  if (const FixedKernels* const kernels = kernels_for(format); kernels != nullptr)
     return join_runs(*kernels, source, format, decoder, number, first, count, predictions, words);
   return source.head.has_prediction()
              ? walk_block<true>(source, format, decoder, number, first, count, predictions, words)
