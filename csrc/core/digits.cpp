@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "core/scratch.h"
+
 namespace lmgc {
 
 std::uint64_t DigitsHead::body_size(std::uint64_t symbols) const {
@@ -98,12 +100,21 @@ SurelyCoded surely_coded(const ContextCounts& counts, const std::vector<rans::Ta
 void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
                     const SurelyCoded& surely, std::vector<std::uint8_t>& escapes) {
   const auto width = static_cast<std::uint8_t>(surely.last - surely.first);
-  for (std::size_t i = 0; i < block.symbols.size(); ++i) {
-    const std::uint8_t symbol = block.symbols[i];
-    if (static_cast<std::uint8_t>(symbol - surely.first) <= width) continue;
-    if (symbol != symbol_escape && tables[block.contexts[i]].frequency[symbol] != 0) continue;
-    escapes.push_back(symbol);
-    block.symbols[i] = symbol_escape;
+  const auto is_surely_coded = [&](std::uint8_t symbol) {
+    return static_cast<std::uint8_t>(symbol - surely.first) <= width;
+  };
+  constexpr std::size_t stretch = 64;  // one comparison of vectors, nearly always
+  for (std::size_t first = 0; first < block.symbols.size(); first += stretch) {
+    const std::size_t end = std::min(first + stretch, block.symbols.size());
+    bool all = true;
+    for (std::size_t i = first; i < end; ++i) all &= is_surely_coded(block.symbols[i]);
+    for (std::size_t i = first; !all && i < end; ++i) {
+      const std::uint8_t symbol = block.symbols[i];
+      if (is_surely_coded(symbol)) continue;
+      if (symbol != symbol_escape && tables[block.contexts[i]].frequency[symbol] != 0) continue;
+      escapes.push_back(symbol);
+      block.symbols[i] = symbol_escape;
+    }
   }
 }
 
@@ -174,8 +185,8 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
     const auto symbols = static_cast<std::uint32_t>(block.symbols.size());
     std::vector<std::uint8_t> escapes;
     divert_escapes(block, tables, surely, escapes);
-    std::vector<std::uint8_t> room(rans::block_bound(symbols));
-    std::uint8_t* const end = room.data() + room.size();
+    const Scratch room(rans::block_bound(symbols));
+    std::uint8_t* const end = room.data() + rans::block_bound(symbols);
     const std::uint8_t* const begin = rans::encode_contexts(
         block.symbols.data(), block.contexts.data(), symbols, entries.data(), end);
     const auto coded_size = static_cast<std::size_t>(end - begin);

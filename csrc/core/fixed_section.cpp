@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <cstring>
 
 #include "core/fixed_blocks.h"
@@ -145,9 +146,10 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
   }
   section.factors = code_factors(input.shape, input.past, head, parallel);
   {
-    std::vector<std::int16_t> levels(static_cast<std::size_t>(input.shape.elements));
-    find_levels(input, head, product, levels.data(), parallel);
-    const ResidualMatrix matrix{levels.data(), input.shape.elements, input.shape.rows,
+    const auto levels = std::make_unique_for_overwrite<std::int16_t[]>(
+        static_cast<std::size_t>(input.shape.elements));
+    find_levels(input, head, product, levels.get(), parallel);
+    const ResidualMatrix matrix{levels.get(), input.shape.elements, input.shape.rows,
                                 input.shape.columns, scale_floor(input.format)};
     head.scales =
         residual_scales(matrix, input.may_have_column_scales, head.has_column_scales, parallel);
