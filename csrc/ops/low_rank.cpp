@@ -34,9 +34,11 @@ struct Source {
   // A copy to work in.
   at::Tensor copy(at::ScalarType type) const { return copy_of(matrix, type); }
   at::Tensor copy_of(const at::Tensor& of, at::ScalarType type) const {
-    at::Tensor values =
-        of.to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+    // Turned first where it must be: other types are converted much faster in order.
+    at::Tensor values = of.contiguous().to(type);
+    if (values.is_alias_of(of)) values = values.clone();
     if (!finite) values.nan_to_num_(0.0, 0.0, 0.0);
+    if (exponent == 0) return values;
     // A power that is out of a float's range comes in two steps.
     const int first = std::clamp(-exponent, -100, 100);
     values.mul_(std::ldexp(1.0, first));
@@ -198,7 +200,9 @@ std::optional<Source> source_of(const View& view, at::ScalarType work) {
     largest = largest_of(source.copy(work));
   }
   if (!(largest > 0)) return std::nullopt;
-  source.exponent = std::ilogb(largest) + 1;
+  const int exponent = std::ilogb(largest) + 1;
+  constexpr int smallest_safe = -24, largest_safe = 40;  // of squares, and of what is far smaller
+  if (exponent < smallest_safe || exponent > largest_safe) source.exponent = exponent;
   return source;
 }
 
