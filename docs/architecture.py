@@ -35,12 +35,12 @@ class Layer(NamedTuple):
 
 
 STEPS = (
-    ("elements", "what a tensor is made of"),
+    ("elements", "types and views"),
     ("prediction", "what both sides know"),
     ("digits, bytes", "the serializers"),
     ("probabilities", "the priors"),
     ("coders", "streams and lanes"),
-    ("frame", "sections, header, checks"),
+    ("frame", "sections, header"),
 )
 LAYERS = (
     Layer(
@@ -166,7 +166,8 @@ def svg() -> str:
         column = 0
         for columns, lines in drawn:
             x, right = left(column), left(column + columns) - GAP
-            parts.append(box(x, y, right - x, high, layer.colour))
+            if lines:
+                parts.append(box(x, y, right - x, high, layer.colour))
             parts += stack((x + right) / 2, y + high / 2, [(name, "stem", LINE) for name in lines])
             column += columns
         y += high + GAP
