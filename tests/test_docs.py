@@ -188,3 +188,17 @@ def test_the_way_of_a_tensor_leads_through_functions_that_exist() -> None:
     for row in steps:
         (function,), (file,) = quoted(row["function"]), quoted(row["file"])
         assert re.search(rf"\b{function}\(", (ROOT / file).read_text(encoding="utf-8")), row
+
+
+@pytest.mark.parametrize(
+    ("folder", "may_use"),
+    [("core", {"core"}), ("cuda", {"core", "cuda"}), ("ops", {"core", "cuda", "ops"})],
+)
+def test_layers_use_only_what_is_below_them(folder: str, may_use: set[str]) -> None:
+    texts = [path.read_text("utf-8") for path in (ROOT / "csrc" / folder).iterdir()]
+    own = {name for text in texts for name in re.findall(r'#include "([^"]+)"', text)}
+    assert {name.split("/")[0] for name in own} == may_use
+    if folder != "ops":
+        others = {name for text in texts for name in re.findall(r"#include <([^>]+)>", text)}
+        foreign = {name for name in others if "/" in name} | ({"cuda_runtime.h"} & others)
+        assert foreign <= ({"cuda_runtime.h"} if folder == "cuda" else set())
