@@ -1,6 +1,6 @@
 """Draws images/architecture.svg: the way of a tensor through the files of every layer.
 
-python docs/architecture.py
+``python docs/architecture.py`` writes it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws images/which_method.svg: which method and which option for what.
 
-python docs/which_method.py
+``python docs/which_method.py`` writes it.
 """
 
 from __future__ import annotations
