@@ -24,6 +24,7 @@ ELSEWHERE = {
     "cli.md": ("docs/api.md", "The command line"),
     "benchmarks.md": ("benchmarks/README.md", None),
     "contributing.md": ("CONTRIBUTING.md", None),
+    "security.md": ("SECURITY.md", None),
     "changelog.md": ("CHANGELOG.md", None),
 }
 PAGE_OF = {file: page for page, (file, section) in ELSEWHERE.items() if section is None}

@@ -1,20 +1,16 @@
 """Draws images/which_method.svg: which method and which option for what.
 
-    python docs/which_method.py
-
-Nothing is drawn on the bare page: every text has a box of its own, so that the picture can be read
-on light pages and on dark ones.
+``python docs/which_method.py`` writes it.
 """
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from drawing import MONO, box, picture, stack
+
 IMAGE = Path(__file__).resolve().parent / "images" / "which_method.svg"
-SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
-MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 HEAD, ASK = "#1e293b", "#475569"  # what is compressed, and what is asked
 SMALL, FAST, LEARNED = "#b45309", "#1d4ed8", "#7e22ce"  # methods
@@ -102,38 +98,15 @@ def top(row: int) -> int:
     return TOP + GAP + row * (HIGH + GAP)
 
 
-def box(x: int, y: int, width: int, height: int, colour: str) -> str:
-    """Returns a rounded rectangle."""
-    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="{colour}"/>'
-
-
-def text(x: float, y: float, content: str, style: str) -> str:
-    """Returns a centred line."""
-    return f'<text class="{style}" x="{x:g}" y="{y:g}">{escape(content)}</text>'
-
-
-def stack(x: float, middle: float, lines: list[tuple[str, str, int]]) -> list[str]:
-    """Returns lines (content, style, height) around a middle."""
-    y = middle - sum(height for *_, height in lines) / 2
-    drawn = []
-    for content, style, height in lines:
-        y += height
-        drawn.append(text(x, y - height * 0.25, content, style))
-    return drawn
-
-
 def svg() -> str:
     """Returns the picture."""
     width, height = left(len(COLUMNS)) - GAP, top(len(QUESTIONS)) - GAP
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-        "<title>Which method</title>",
-        "<style>",
-        f"text {{ font-family: {SANS}; fill: #fff; text-anchor: middle; }}",
+    styles = [
         ".head { font-size: 18px; font-weight: 700; } .small { font-size: 12.5px; }",
         ".ask { font-size: 14px; font-weight: 600; }",
         f".name {{ font-family: {MONO}; font-size: 17px; font-weight: 700; }}",
-        "</style>",
+    ]
+    parts = [
         box(0, 0, LEFT, TOP, HEAD),
         *stack(LEFT / 2, TOP / 2, [("What do you", "ask", 20), ("compress?", "ask", 20)]),
     ]
@@ -150,7 +123,7 @@ def svg() -> str:
         parts.append(box(x, y, right - x, bottom - y, cell.colour))
         lines = [(cell.name, "name", 22), *((note, "small", 16) for note in cell.notes)]
         parts += stack((x + right) / 2, (y + bottom) / 2, lines)
-    return "\n".join([*parts, "</svg>", ""])
+    return picture("Which method", width, height, styles, parts)
 
 
 if __name__ == "__main__":
