@@ -117,7 +117,7 @@ def test_schemas_are_as_documented():
         "lmgc::compress(Tensor[] tensors, __torch__.torch.classes.lmgc.Prior? prior=None, *, "
         'str method="auto", str separator="none", int bytes_per_group=0, str byte_order="big", '
         'str window="disjoint", int lane_elements=0, bool bypass=True, int memory_limit=268435456, '
-        'str metadata="") -> Tensor'
+        'int effort=5, str metadata="") -> Tensor'
     )
     assert OPS.compress.overloads() == ["default", "prior", "warm", "past", "reference"]
     assert str(OPS.decompress.default._schema) == (

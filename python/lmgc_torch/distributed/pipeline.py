@@ -22,6 +22,7 @@ has failed, wherever each of them is in its work.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 import time
@@ -149,6 +150,7 @@ class Pipeline:
         }
         for thread in self._threads.values():
             thread.start()
+        atexit.register(self.close)
 
     def submit(self, job: Job) -> Future:
         """Starts on a bucket.
@@ -179,8 +181,9 @@ class Pipeline:
         """Ends the threads, when they have done what they are at.
 
         A thread that is left running may meet the end of the interpreter within C++ code, which
-        ends the process badly.
+        ends the process badly: this is called then if it was not before.
         """
+        atexit.unregister(self.close)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
