@@ -38,7 +38,6 @@ struct Source {
     at::Tensor values = of.contiguous().to(type);
     if (values.is_alias_of(of)) values = values.clone();
     if (!finite) values.nan_to_num_(0.0, 0.0, 0.0);
-    if (exponent == 0) return values;
     // A power that is out of a float's range comes in two steps.
     const int first = std::clamp(-exponent, -100, 100);
     values.mul_(std::ldexp(1.0, first));
@@ -200,9 +199,7 @@ std::optional<Source> source_of(const View& view, at::ScalarType work) {
     largest = largest_of(source.copy(work));
   }
   if (!(largest > 0)) return std::nullopt;
-  const int exponent = std::ilogb(largest) + 1;
-  constexpr int smallest_safe = -24, largest_safe = 40;  // of squares, and of what is far smaller
-  if (exponent < smallest_safe || exponent > largest_safe) source.exponent = exponent;
+  source.exponent = std::ilogb(largest) + 1;
   return source;
 }
 

@@ -10,30 +10,30 @@
 namespace lmgc::ops {
 namespace {
 
-// An orthonormal basis of the space of the columns of a matrix that has no fewer rows than columns;
-// of fewer columns where these depend on each other. By a decomposition of the columns' Gram matrix
-// and products: by Cholesky's, whose rounding leaves as the square of the columns' dependence and
-// which is repeated where that is too much (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya 2015), or by
-// eigenvectors where it fails. Not by Householder's: MKL's hangs in parallel regions.
+// An orthonormal basis of the space of the columns of a matrix that has no fewer rows than columns.
+// By Cholesky decompositions of the columns' Gram matrix and products, repeated for as long as
+// rounding has a part in it, and with a shift where columns are too nearly dependent for a
+// decomposition (Fukaya, Kannan, Nakatsukasa, Yamamoto, Yanagisawa 2020). Not by Householder's:
+// MKL's hangs in parallel regions.
 at::Tensor orthonormal(const at::Tensor& matrix) {
+  constexpr int most_rounds = 6;
+  constexpr double least_pivot = 1e-6, shift = 1e-14;
+  const bool single = matrix.scalar_type() == at::kFloat;
   at::Tensor basis = matrix.to(at::kDouble);
-  for (int round = 0; round < 2; ++round) {
-    const at::Tensor sizes = at::linalg_vector_norm(basis, 2, {0}).clamp_min_(1e-300);
-    basis = basis / sizes;
-    const at::Tensor gram = at::mm(basis.t(), basis);
+  for (int round = 0; round < most_rounds; ++round) {
+    basis = basis / at::linalg_vector_norm(basis, 2, {0}).clamp_min_(1e-300);
+    at::Tensor gram = at::mm(basis.t(), basis);
     auto [factor, failed] = at::linalg_cholesky_ex(gram);
     const double smallest = failed.item<int>() == 0 ? factor.diagonal().min().item<double>() : 0.0;
-    constexpr double least = 1e-6, enough_for_floats = 1e-3;
-    if (!(smallest > least)) {
-      auto [values, vectors] = at::linalg_eigh(gram);
-      constexpr double rounding = 1e-13;
-      const at::Tensor used = values.gt(rounding * gram.size(0)).nonzero().reshape({-1});
-      const at::Tensor scaled = vectors.index_select(1, used) / values.index_select(0, used).sqrt();
-      basis = at::mm(basis, scaled);
-      continue;
+    const bool shifted = !(smallest > least_pivot);
+    if (shifted) {
+      gram.diagonal().add_(shift * static_cast<double>(gram.size(0)));
+      std::tie(factor, failed) = at::linalg_cholesky_ex(gram);
+      if (failed.item<int>() != 0) break;
     }
     basis = at::linalg_solve_triangular(factor, basis.t(), /*upper=*/false).t();
-    if (matrix.scalar_type() == at::kFloat && smallest > enough_for_floats) break;
+    // What is left is rounding times the square of how dependent columns were.
+    if (smallest > (single ? 1e-3 : 0.5)) break;
   }
   return basis.to(matrix.scalar_type());
 }
