@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <cstring>
+#include <memory>
 
 #include "core/fixed_blocks.h"
 #include "core/fixed_walk.h"
