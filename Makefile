@@ -24,7 +24,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 JOBS ?= $(shell nproc)
 BASE_PYTHON ?=
 # No input asks for more at once, in MiB: bytes that lie must not make a decoder ask for much.
-FUZZ_FLAGS = -malloc_limit_mb=16 -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1
+FUZZ_FLAGS = -malloc_limit_mb=16 -max_len=8192 -timeout=10 -verbosity=0 -print_final_stats=1
 # Asked when it is needed, because .ci/system_packages may install it.
 FIND_PYTHON = command -v "$(BASE_PYTHON)" || command -v python3.11 || command -v python3
 CMAKE_ARGS ?=

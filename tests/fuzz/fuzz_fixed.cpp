@@ -11,7 +11,7 @@ using fuzz::require;
 
 // Factors of a past frame that may fit tensors of this shape.
 PastFactors some_past(const MatrixShape& shape, bool by_dimension_1) {
-  PastFactors past{by_dimension_1, 3, {}, {}};
+  PastFactors past{by_dimension_1, 16, {}, {}};
   const auto fill = [&](PastFactor& factor, std::int64_t lines) {
     for (std::int64_t i = 0; i < lines * past.rank; ++i)
       factor.entries.push_back(static_cast<std::int32_t>(i * 37 % 201 - 100));

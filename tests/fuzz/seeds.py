@@ -14,7 +14,7 @@ from lmgc_torch.reference_frame import DTYPE_OF_CODE, Record, read_header
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CODES = {name: code for code, name in DTYPE_OF_CODE.items()}
-MOST_BYTES = 4096  # of an input: fuzzing larger ones is slow
+MOST_BYTES = 8192  # of an input: fuzzing larger ones is slow
 FLOATS = 4  # the first codes
 REFERENCE, COLUMN_SCALES = 8, 4
 
@@ -58,7 +58,8 @@ def inputs(frame: bytes, raw: bytes) -> dict[str, list[bytes]]:
             found["planes"].append(plain + section)
         elif record.method in ("scale", "lowrank") and sizes is not None:
             predicted, past = record.method == "lowrank", header.past is not None
-            flags = struct.pack("<BB", predicted + 2 * past, 0x3B)
+            by_dimension_1 = past and section[0] & 1  # of the past factors, too
+            flags = struct.pack("<BB", predicted + 2 * past + 4 * by_dimension_1, 0x3B)
             found["fixed"].append(element_format(record) + sizes + flags + section)
         found["round_trip"] += round_trips(record, raw[start : start + size])
         start += size
