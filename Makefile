@@ -4,6 +4,7 @@
 #
 #   make demo     compress real gradients and print what happened
 #   make test     pytest, then the C++ tests
+#   make fuzz     libFuzzer on the torch-free core, FUZZ_SECONDS (60) each target; needs clang++
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
 #   make docs     the documentation's pages, in build/docs
@@ -22,17 +23,20 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 JOBS ?= $(shell nproc)
 BASE_PYTHON ?=
+# No input asks for more at once, in MiB: bytes that lie must not make a decoder ask for much.
+FUZZ_FLAGS = -malloc_limit_mb=16 -max_len=8192 -timeout=10 -verbosity=0 -print_final_stats=1
 # Asked when it is needed, because .ci/system_packages may install it.
 FIND_PYTHON = command -v "$(BASE_PYTHON)" || command -v python3.11 || command -v python3
 CMAKE_ARGS ?=
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
 
 PY := .venv/bin/python
 TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
 CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test build lint docs format dist stubs clean
+.PHONY: demo test fuzz build lint docs format dist stubs clean
 
 demo: build
 	@$(PY) examples/demo.py
@@ -41,6 +45,18 @@ demo: build
 test: build
 	@$(PY) -m pytest $(PYTEST_ARGS)
 	@ctest --test-dir build --output-on-failure --parallel $(JOBS)
+
+# Inputs that reached something new stay in build/fuzz/corpus, those that failed in build/fuzz.
+fuzz: $(EDITABLE)
+	@cmake -S . -B build/fuzz -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=clang++ \
+	  -DLMGC_FUZZ=ON -DLMGC_TORCH=OFF -DBUILD_TESTING=OFF > build/fuzz.log
+	@cmake --build build/fuzz --parallel $(JOBS)
+	@$(PY) tests/fuzz/seeds.py build/fuzz/corpus
+	@for target in frame planes fixed round_trip; do \
+	  echo "fuzz_$$target"; \
+	  build/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) $(FUZZ_FLAGS) \
+	    -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target; \
+	done
 
 # The editable install is made once; from then on CMake compiles what has changed.
 build: $(EDITABLE)

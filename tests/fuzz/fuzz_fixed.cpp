@@ -1,0 +1,78 @@
+// Sections of methods scale and lowrank, alone, after a past frame and next to a reference: any
+// bytes.
+#include "../core/stream_cases.h"
+#include "core/fixed_section.h"
+#include "fuzz_bytes.h"
+
+namespace {
+
+using namespace lmgc;
+using fuzz::require;
+
+// Factors of a past frame that may fit tensors of this shape.
+PastFactors some_past(const MatrixShape& shape, bool by_dimension_1) {
+  PastFactors past{by_dimension_1, 16, {}, {}};
+  const auto fill = [&](PastFactor& factor, std::int64_t lines) {
+    for (std::int64_t i = 0; i < lines * past.rank; ++i)
+      factor.entries.push_back(static_cast<std::int32_t>(i * 37 % 201 - 100));
+    for (std::int64_t i = 0; i < lines; ++i)
+      factor.weights.push_back(static_cast<std::int16_t>(i % 5));
+  };
+  fill(past.u, shape.rows);
+  fill(past.v, shape.columns);
+  return past;
+}
+
+}  // namespace
+
+// A format, sizes, 1 byte of flags (1: predicted by a product, 2: after a past frame, whose matrix
+// is by dimension 4: one), 1 byte of the reference; the section.
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  fuzz::FuzzBytes input(data, size);
+  const FloatFormat format = fuzz::take_float_format(input);
+  const std::vector<std::int64_t> sizes = fuzz::take_sizes(input);
+  const auto flags = input.take<std::uint8_t>();
+  const auto referred = input.take<std::uint8_t>();
+  if (sizes.empty()) return 0;
+  const std::vector<std::uint8_t> section = input.rest();
+
+  const bool past_by_dimension_1 = (flags & 4) != 0;
+  if (past_by_dimension_1 && !has_dimension_1_view(sizes.data(), sizes.size())) return 0;
+  Past past;
+  PastFactors factors;
+  if ((flags & 2) != 0) {
+    factors = some_past(fixed_shape(sizes.data(), sizes.size(), past_by_dimension_1),
+                        past_by_dimension_1);
+    past = {&factors, [](const Factors& own, std::int64_t columns, std::uint64_t) {
+              return fuzz::product_of(own, columns);
+            }};
+  }
+  FixedSource source;
+  const Status status =
+      read_fixed_part(section.data(), section.size(), section.size(), sizes.data(), sizes.size(),
+                      (flags & 1) != 0, true, run_serially, source, past);
+  if (status != Status::ok) return 0;
+  const FixedSizes& parts = source.sizes;
+  require(parts.side + parts.digits + parts.escapes + parts.tails == section.size(),
+          "the parts are the section");
+  if (parts.side > 0) {
+    FixedSource part;
+    require(
+        read_fixed_part(section.data(), parts.side - 1, section.size(), sizes.data(), sizes.size(),
+                        (flags & 1) != 0, true, run_serially, part, past) != Status::ok,
+        "a head that is cut is refused");
+  }
+
+  const std::int64_t elements = source.shape.elements;
+  const auto reference = fuzz::words_from({referred, section[0]}, true, elements, format);
+  if (source.head.reference.is_there) source.head.reference.words = reference.get();
+  const Product product = fuzz::product_of(source.head.low_rank.factors, source.shape.columns);
+  const std::size_t bytes = static_cast<std::size_t>(elements) * format.bytes;
+  const auto one = fuzz::filled(bytes, 0xAA), other = fuzz::filled(bytes, 0x55);
+  const Status decoded = decode_fixed(source, format, product, one.get(), run_serially);
+  require(decode_fixed(source, format, product, other.get(), test::run_backwards) == decoded,
+          "the status does not depend on how work is shared");
+  if (decoded == Status::ok)
+    require(std::equal(one.get(), one.get() + bytes, other.get()), "every element is written");
+  return 0;
+}
