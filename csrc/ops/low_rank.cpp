@@ -18,8 +18,8 @@ namespace {
 constexpr std::int64_t least_side = 4;  // of a matrix worth a fit
 constexpr std::int64_t least_elements = 1024;
 constexpr std::int64_t oversampling = 8;
-constexpr double spare_share =
-    0.0015;  // of a matrix's bits: what a refit gives for fewer components
+// Of a matrix's bits: what a refit gives for fewer components.
+constexpr double spare_share = 0.0015;
 
 // ---- one fit ------------------------------------------------------------------------------------
 
@@ -28,8 +28,8 @@ struct Source {
   at::Tensor matrix;    // of any float type
   at::Tensor elements;  // whose last bits count, if not the matrix's own
   bool finite = true;
-  int exponent =
-      0;  // elements are divided by 2^exponent, so that squares neither overflow nor vanish
+  // Elements are divided by 2^exponent, so that squares neither overflow nor vanish.
+  int exponent = 0;
 
   // A copy to work in.
   at::Tensor copy(at::ScalarType type) const { return copy_of(matrix, type); }
@@ -91,8 +91,10 @@ class Fit {
   // a prediction's residual are, which suit best.
   void look_first() {
     matrix_ = source_.copy(work_);
-    const at::Tensor squares = matrix_.square();
-    weights_ = balance({{}, squares}, {{}, squares});
+    {
+      const at::Tensor squares = matrix_.square();
+      weights_ = balance({{}, squares}, {{}, squares});
+    }
     scale_(matrix_, weights_);
     const double total = sum_of_squares(matrix_);
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));

@@ -31,9 +31,9 @@ struct View {
 };
 
 // Fits a prediction to the view of a tensor that promises most, or to each of them and takes the
-// best; `format` says how precise the elements are. Takes temporary memory of about 4 bytes an
-// element and view, 8 for float64 and where the rounding of the elements is all that a low rank
-// leaves.
+// best; `format` says how precise the elements are. Takes temporary memory of about 8 bytes an
+// element and 4 for a second view, twice that for float64 and where the rounding of the elements is
+// all that a low rank leaves.
 LowRankFit fit_low_rank(const std::vector<View>& views, FloatFormat format,
                         const SearchLimits& limits);
 

@@ -273,9 +273,12 @@ class Pipeline:
         while (step := self._next_exchange(stage)) is not None:
             begin = time.perf_counter()
             sent = dict(step.frames)
+            most = 2 * step.job.buffer.nbytes + (1 << 20)  # frames are no larger than a bucket
             try:
                 with self._on_stream(step.job):
-                    step.frames = dict(exchange(sent, self._others, group, device=device))
+                    step.frames = dict(
+                        exchange(sent, self._others, group, device=device, most_bytes=most)
+                    )
             except Exception as problem:
                 if isinstance(problem, CommunicationError):
                     self._fail(str(problem), here=False)
