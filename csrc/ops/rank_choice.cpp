@@ -228,7 +228,7 @@ std::vector<std::int16_t> to_exponents(const at::Tensor& tensor) {
 
 Factors factors_of(const Spectrum& spectrum, const RankChoice& choice, int mantissa) {
   // Steps that are too fine for the integers at hand are made coarser.
-  for (double coarser = 1; coarser < 1e12; coarser *= 32) {
+  for (double coarser = 1; coarser < 1e12; coarser *= 2) {
     Factors factors;
     if (!quantize(spectrum, choice, coarser, mantissa, factors)) continue;
     if (product_bound(factors, aten_parallel()) < std::uint64_t{1} << most_product_bits)

@@ -130,7 +130,8 @@ at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
 }
 
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {
-  constexpr std::int64_t most = 128;
+  constexpr std::int64_t least = 128, elements = 1 << 18;  // all lines of a small matrix
+  const std::int64_t most = std::max(least, elements / matrix.size(1 - along));
   const at::Tensor places = spread(matrix.size(along), most, matrix.device());
   at::Tensor lines = matrix.index_select(along, places);
   lines.sub_(along == 0 ? at::mm(look.basis.index_select(0, places), look.seen)
