@@ -45,18 +45,17 @@ std::uint8_t* CodedFactors::write_body(std::uint8_t* out) const {
 namespace {
 
 // The means of a factor's entries, for a head whose projection is of `past`.
-bool open_means(const FixedHead& head, bool is_u, const Past& past, const Parallel& parallel,
+bool open_means(const FixedHead& head, bool is_u, const PastFactors* past, const Parallel& parallel,
                 EntryMeans& means) {
-  if (past.factors == nullptr || past.factors->by_dimension_1 != head.by_dimension_1) return false;
-  return means.open(
-      is_u ? head.u_projection : head.v_projection, is_u ? past.factors->u : past.factors->v,
-      past.factors->rank, is_u ? head.dead_rows : head.dead_columns,
-      is_u ? head.low_rank.row_weights : head.low_rank.column_weights, past.make_product, parallel);
+  if (past == nullptr || past->by_dimension_1 != head.by_dimension_1) return false;
+  return means.open(is_u ? head.u_projection : head.v_projection, is_u ? past->u : past->v,
+                    past->rank, is_u ? head.dead_rows : head.dead_columns,
+                    is_u ? head.low_rank.row_weights : head.low_rank.column_weights, parallel);
 }
 
 }  // namespace
 
-CodedFactors code_factors(const LiveShape& shape, const Past& past, FixedHead& head,
+CodedFactors code_factors(const LiveShape& shape, const PastFactors* past, FixedHead& head,
                           const Parallel& parallel) {
   CodedFactors coded;
   if (!head.predicted()) return coded;
@@ -131,7 +130,7 @@ FactorBodies find_factor_bodies(ByteReader& in, const LiveShape& shape, const Fi
   return bodies;
 }
 
-Status decode_factors(const FactorBodies& bodies, const LiveShape& shape, const Past& past,
+Status decode_factors(const FactorBodies& bodies, const LiveShape& shape, const PastFactors* past,
                       FixedHead& head, const Parallel& parallel) {
   Factors& factors = head.low_rank.factors;
   const auto decode = [&](bool is_u, const std::uint8_t* coefficients, const std::uint8_t* entries,

@@ -166,7 +166,7 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
 
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
-                  const Parallel& parallel, FixedSource& source, const Past& past) {
+                  const Parallel& parallel, FixedSource& source, const PastFactors* past) {
   return read_fixed_part(section, size, size, sizes, dimensions, predicted, with_factors, parallel,
                          source, past);
 }
@@ -266,7 +266,7 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
 Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
                        const std::int64_t* sizes, std::size_t dimensions, bool predicted,
                        bool with_factors, const Parallel& parallel, FixedSource& source,
-                       const Past& past) {
+                       const PastFactors* past) {
   ByteReader in(section, available);
   FixedHead& head = source.head;
   Status status = read_fixed_side(in, sizes, dimensions,

@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "core/integer_product.h"
 #include "core/rice.h"
 
 namespace lmgc {
@@ -43,12 +44,11 @@ int norm_of(const std::int32_t* column, std::int64_t lines, std::int64_t rank) {
 
 bool EntryMeans::open(const Projection& projection, const PastFactor& past, std::int64_t past_rank,
                       const std::vector<bool>& dead, const std::vector<std::int16_t>& weights,
-                      const MakeProduct& make_product, const Parallel& parallel) {
+                      const Parallel& parallel) {
   const std::size_t all_lines = dead.empty() ? weights.size() : dead.size();
   if (projection.count > past_rank || past.weights.size() != all_lines) return false;
   const auto count = static_cast<std::size_t>(projection.count);
-  factors_ = std::make_unique<Factors>();
-  Factors& factors = *factors_;
+  Factors factors;
   factors.rank = projection.count;
   factors.u.entries.reserve(weights.size() * count);
   line_shifts_.clear();
@@ -74,7 +74,7 @@ bool EntryMeans::open(const Projection& projection, const PastFactor& past, std:
     component_shifts_.push_back(projection.steps[component_shifts_.size()] + factors.base() +
                                 mean_fraction_bits);
   }
-  product_ = make_product(factors, projection.components(), bound);
+  product_ = exact_product(factors, projection.components(), bound, parallel);
   return true;
 }
 

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/integer_product.h"
 #include "ops/delta.h"
 #include "ops/error.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/low_rank.h"
-#include "ops/product.h"
 #include "ops/projection.h"
 #include "ops/upload.h"
 
@@ -70,11 +70,6 @@ FixedResult encode_on_device(const FixedView& view, const FixedInput& input, Fix
 }
 #endif
 
-Past past_of(const PastFactors* factors) {
-  if (factors == nullptr) return {};
-  return {factors, exact_product};
-}
-
 // ---- decoder ------------------------------------------------------------------------------------
 
 // A section that was read, and the bytes that it was read from.
@@ -96,7 +91,7 @@ ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size
     const Status status =
         read_fixed_part(result.bytes.data_ptr<std::uint8_t>(), static_cast<std::size_t>(part),
                         static_cast<std::size_t>(size), sizes.data(), sizes.size(), predicted,
-                        with_factors, aten_parallel(), result.source, past_of(past));
+                        with_factors, aten_parallel(), result.source, past);
     if (status == Status::truncated && part < size) continue;
     check_frame(status, where);
     return result;
@@ -124,7 +119,7 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 #endif
   Product product;
   if (source.head.predicted())
-    product = exact_product(factors, source.shape.columns, source.product_bound);
+    product = exact_product(factors, source.shape.columns, source.product_bound, aten_parallel());
   status = decode_fixed(source, format, product, live.data_ptr(), aten_parallel());
   check_frame(status, where);
 }
@@ -134,8 +129,7 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have_column_scales,
                         const FixedPlan& plan, const PastFactors* past) {
   const LowRank& low_rank = plan.low_rank;
-  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales,
-                         past_of(past)};
+  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales, past};
   FixedHead head = view.head;
   head.low_rank = low_rank;
   head.u_projection = plan.u_projection;
@@ -147,7 +141,7 @@ FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have
   Product product;
   if (head.predicted()) {
     const std::uint64_t bound = product_bound(low_rank.factors, aten_parallel());
-    product = exact_product(low_rank.factors, view.shape.columns, bound);
+    product = exact_product(low_rank.factors, view.shape.columns, bound, aten_parallel());
   }
   const auto section = std::make_shared<FixedSection>(
       encode_fixed(input, std::move(head), product, aten_parallel()));

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 
+#include "core/integer_product.h"
 #include "ops/digit_coders.h"
 #include "ops/error.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
-#include "ops/product.h"
 #include "ops/upload.h"
 
 namespace lmgc::ops {
@@ -45,7 +45,7 @@ std::vector<std::int64_t> bytes_in(const std::vector<Tensor>& tensors, std::size
 Product product_of(const FixedHead& head, std::int64_t columns) {
   const Factors& factors = head.low_rank.factors;
   if (factors.rank == 0) return {};
-  return exact_product(factors, columns, product_bound(factors, aten_parallel()));
+  return exact_product(factors, columns, product_bound(factors, aten_parallel()), aten_parallel());
 }
 
 // Matrices and lanes as a coder takes them.
@@ -215,7 +215,7 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
         check_frame(
             bound < std::uint64_t{1} << most_product_bits ? Status::ok : Status::bad_section,
             tensor.where);
-        own.product = exact_product(factors, fixed.shape.columns, bound);
+        own.product = exact_product(factors, fixed.shape.columns, bound, parallel);
       }
       if (fixed.shape.elements == 0) return;
       own.known =
