@@ -70,8 +70,7 @@ LAYERS = (
             (1, "dtype near_lossless fixed_view"),
             (
                 1,
-                "scales low_rank search_limits spectrum rank_choice product panel_product "
-                "projection delta",
+                "scales low_rank search_limits spectrum rank_choice panel_product projection delta",
             ),
             (1, "serialize features fixed planes"),
             (1, "prior prior_contract prior_state prior_probe native_prior"),
@@ -88,7 +87,7 @@ LAYERS = (
             (
                 1,
                 "predict residual_scales rice factors fixed_factors integer_product* "
-                "integer_product_tiles projection delta",
+                "integer_product_plan integer_product_tiles projection delta",
             ),
             (
                 1,

@@ -19,14 +19,14 @@ constexpr int term_bits[] = {2 * entry_bits, 27, 25, 23, 21, 19};
 int width_of(std::uint64_t magnitude) { return static_cast<int>(std::bit_width(magnitude)); }
 
 // The largest magnitude of each component's entries.
-std::vector<std::uint64_t> largest_of(const Factor& factor, std::size_t rank) {
-  std::vector<std::uint64_t> largest(rank, 0);
+std::vector<std::uint32_t> largest_of(const Factor& factor, std::size_t rank) {
+  std::vector<std::uint32_t> largest(rank, 0);
   const std::int32_t* entry = factor.entries.data();
   const std::int32_t* const end = entry + factor.entries.size();
   for (; entry != end; entry += rank) {
     for (std::size_t c = 0; c < rank; ++c) {
       const auto bits = static_cast<std::uint32_t>(entry[c]);
-      largest[c] = std::max<std::uint64_t>(largest[c], entry[c] < 0 ? 0 - bits : bits);
+      largest[c] = std::max(largest[c], entry[c] < 0 ? 0 - bits : bits);
     }
   }
   return largest;
@@ -175,18 +175,9 @@ std::size_t cost_of(const std::vector<ProductLayer>& layers) {
 
 }  // namespace
 
-std::int16_t EntryLimb::of(std::int32_t entry) const {
-  std::int64_t limb = (entry + carry) >> below;
-  if (bits != 0) {
-    const std::int64_t half = std::int64_t{1} << (bits - 1);
-    limb = ((limb + half) & (2 * half - 1)) - half;
-  }
-  return static_cast<std::int16_t>(limb * (std::int64_t{1} << gain));
-}
-
 std::vector<ProductLayer> plan_layers(const Factors& factors, std::uint64_t bound) {
   const auto rank = static_cast<std::size_t>(factors.rank);
-  const std::vector<std::uint64_t> u = largest_of(factors.u, rank), v = largest_of(factors.v, rank);
+  const std::vector<std::uint32_t> u = largest_of(factors.u, rank), v = largest_of(factors.v, rank);
   std::vector<Component> components;
   for (std::size_t c = 0; c < rank; ++c) {
     if (u[c] == 0 || v[c] == 0) continue;

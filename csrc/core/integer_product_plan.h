@@ -19,7 +19,14 @@ struct EntryLimb {
   int gain = 0;            // log2
   std::int64_t carry = 0;  // halves of the limbs below, by which they are rounded to the nearest
 
-  std::int16_t of(std::int32_t entry) const;
+  std::int16_t of(std::int32_t entry) const {
+    std::int64_t limb = (entry + carry) >> below;
+    if (bits != 0) {
+      const std::int64_t half = std::int64_t{1} << (bits - 1);
+      limb = ((limb + half) & (2 * half - 1)) - half;
+    }
+    return static_cast<std::int16_t>(limb * (std::int64_t{1} << gain));
+  }
 };
 
 struct ProductTerm {
