@@ -52,7 +52,7 @@ fuzz: $(EDITABLE)
 	  -DLMGC_FUZZ=ON -DLMGC_TORCH=OFF -DBUILD_TESTING=OFF > build/fuzz.log
 	@cmake --build build/fuzz --parallel $(JOBS)
 	@$(PY) tests/fuzz/seeds.py build/fuzz/corpus
-	@for target in frame planes fixed round_trip; do \
+	@for target in frame planes fixed lm round_trip; do \
 	  echo "fuzz_$$target"; \
 	  build/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) $(FUZZ_FLAGS) \
 	    -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target; \
