@@ -6,6 +6,7 @@
 
 #include "core/integer_product.h"
 #include "ops/digit_coders.h"
+#include "ops/digit_module.h"
 #include "ops/error.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
