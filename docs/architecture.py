@@ -74,8 +74,11 @@ LAYERS = (
             ),
             (1, "serialize features fixed planes"),
             (1, "prior prior_contract prior_state prior_probe native_prior"),
-            (1, "lm digit_coders digit_module digit_device"),
-            (1, "lmgc lmgc_encode lmgc_decode lane_group lockstep"),
+            (
+                1,
+                "lm digit_coders digit_module digit_device lmgc lmgc_encode lmgc_decode "
+                "lane_group lockstep",
+            ),
             (1, "compress decompress info tables section warm_start past_frame checksum"),
         ),
     ),
