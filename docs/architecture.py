@@ -96,7 +96,7 @@ LAYERS = (
             (
                 1,
                 "serialize windows lanes fixed* fixed_walk fixed_blocks fixed_kernels* fixed_sums* "
-                "fixed_tails* plane_bytes plane_kernels*",
+                "fixed_reference* fixed_tails* plane_bytes plane_kernels*",
             ),
             (
                 1,

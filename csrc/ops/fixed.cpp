@@ -251,29 +251,32 @@ void remember_fixed(const FixedPlan& plan, const FixedHead& head,
   take_weights(head.scales.columns, head.dead_columns, memory.fit.column_weights);
 }
 
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
-                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
-                                 const PastFactors* past) {
+std::optional<FixedResult> encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+                                                Spare spare, const std::vector<std::int64_t>& sizes,
+                                                const FixedPlan& plan, const PastFactors* past,
+                                                std::int64_t limit) {
   const FloatFormat coded = shortened(format, spare);
   const auto coded_view = [&](bool by_dimension_1) {
     FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     view.live = shorten_words(view.live, format, spare);
     return view;
   };
-  FixedResult best;
-  const bool predicted = plan.low_rank.factors.rank != 0;
-  std::int64_t surely_less = 0;
-  if (predicted) {
+  // What a section without a prediction is at least, if its matrix is this one.
+  const auto surely = [&](const FixedView& view) {
+    const int more = spare.any() ? least_bits_short : least_bits_without;
+    return view.shape.elements * (coded.mantissa_bits + more) / 8;
+  };
+  std::optional<FixedResult> best;
+  if (plan.low_rank.factors.rank != 0) {
     const FixedView view = coded_view(plan.by_dimension_1);
     best = encode_view(view, coded, true, plan, past);
-    const int more = spare.any() ? least_bits_short : least_bits_without;
-    surely_less = view.shape.elements * (coded.mantissa_bits + more) / 8;
+    if (best->section.size <= surely(view)) return best;
   }
-  if (!predicted || best.section.size > surely_less) {
-    const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-    FixedResult without = encode_view(coded_view(false), coded, !flat, {}, nullptr);
-    if (!predicted || without.section.size <= best.section.size) best = std::move(without);
-  }
+  const FixedView view = coded_view(false);
+  if (!best.has_value() && limit <= surely(view)) return std::nullopt;
+  const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
+  FixedResult without = encode_view(view, coded, !flat, {}, nullptr);
+  if (!best.has_value() || without.section.size <= best->section.size) best = std::move(without);
   return best;
 }
 

@@ -68,9 +68,11 @@ FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have
 
 // The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
 // must not change before the section is written. `past`: what project_fixed() was given, or null.
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
-                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
-                                 const PastFactors* past);
+// `limit`: where every section is surely at least so large, none is made.
+std::optional<FixedResult> encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+                                                Spare spare, const std::vector<std::int64_t>& sizes,
+                                                const FixedPlan& plan, const PastFactors* past,
+                                                std::int64_t limit = INT64_MAX);
 
 // What a section may need to be decoded.
 struct SectionNeeds {
