@@ -75,12 +75,22 @@ void check_past(const FrameHeader& header, const PastFrame* past) {
                   "came in another order, or the two sides did not begin together");
 }
 
+void check_announced(const FrameHeader& header, MaxBytes max_bytes) {
+  if (!max_bytes.has_value()) return;
+  TORCH_CHECK_VALUE(*max_bytes >= 0, "max_bytes is ", *max_bytes, "; it must not be negative");
+  const std::uint64_t announced = decoded_bytes(header);
+  LMGC_CHECK_SIZE(announced <= static_cast<std::uint64_t>(*max_bytes), "the frame announces ",
+                  announced, " bytes of tensors, and max_bytes is ", *max_bytes);
+}
+
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
-                                   PastFrame* past, const std::vector<at::Tensor>* references) {
+                                   PastFrame* past, const std::vector<at::Tensor>* references,
+                                   MaxBytes max_bytes) {
   const at::Tensor frame = frame_bytes(data);
   const at::Device device = frame.device();
   const c10::OptionalDeviceGuard guard(device);
   const FrameHeader header = read_header(frame);
+  check_announced(header, max_bytes);
   const auto header_size = static_cast<std::int64_t>(header.header_size);
   check_frame(checksum_of(part_of(frame, header_size, frame.numel() - header_size)) ==
                       header.payload_checksum
@@ -166,19 +176,23 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
 
 }  // namespace
 
-std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior) {
-  return decompress(data, prior, nullptr, nullptr);
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
+                                   MaxBytes max_bytes) {
+  return decompress(data, prior, nullptr, nullptr, max_bytes);
 }
 
 std::vector<at::Tensor> decompress_past(const at::Tensor& data,
-                                        const c10::intrusive_ptr<PastFrame>& past) {
+                                        const c10::intrusive_ptr<PastFrame>& past,
+                                        MaxBytes max_bytes) {
   const std::lock_guard<std::mutex> lock(past->mutex);
-  return decompress(data, std::nullopt, past.get(), nullptr);
+  return decompress(data, std::nullopt, past.get(), nullptr, max_bytes);
 }
 
 std::vector<at::Tensor> decompress_reference(const at::Tensor& data,
-                                             const std::vector<at::Tensor>& reference) {
-  std::vector<at::Tensor> tensors = decompress(data.cpu(), std::nullopt, nullptr, &reference);
+                                             const std::vector<at::Tensor>& reference,
+                                             MaxBytes max_bytes) {
+  std::vector<at::Tensor> tensors =
+      decompress(data.cpu(), std::nullopt, nullptr, &reference, max_bytes);
   for (at::Tensor& tensor : tensors) tensor = tensor.to(data.device());
   return tensors;
 }
