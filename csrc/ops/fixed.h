@@ -22,8 +22,8 @@ namespace lmgc::ops {
 struct FixedPlan {
   bool by_dimension_1 = false;
   LowRank low_rank;
-  bool in_double = false;                     // as in LowRankFit
-  std::vector<bool> dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
+  bool in_double = false;            // as in LowRankFit
+  FlagRuns dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
   Projection u_projection, v_projection;
 };
 

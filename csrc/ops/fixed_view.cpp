@@ -35,18 +35,17 @@ void find_dead_lines(const at::Tensor& words, FixedHead& head) {
     const bool* const first = host.data_ptr<bool>();
     std::vector<bool> result;
     for (std::int64_t i = 0; i < host.numel(); ++i) result.push_back(!first[i]);
-    return result;
+    return FlagRuns(result);
   };
   head.dead_rows = dead(rows);
   head.dead_columns = dead(columns);
 }
 
-at::Tensor live_lines(const std::vector<bool>& dead, const at::Device& device) {
-  std::vector<std::int64_t> live;
-  for (std::size_t i = 0; i < dead.size(); ++i) {
-    if (!dead[i]) live.push_back(static_cast<std::int64_t>(i));
-  }
-  return at::tensor(live, at::kLong).to(device);
+at::Tensor live_lines(const FlagRuns& dead, const at::Device& device) {
+  const at::Tensor live = at::empty({dead.clear()}, at::kLong);
+  auto* next = live.data_ptr<std::int64_t>();
+  dead.for_each_clear([&](std::int64_t line) { *next++ = line; });
+  return live.to(device);
 }
 
 at::Tensor take_live(const at::Tensor& words, const FixedHead& head) {
