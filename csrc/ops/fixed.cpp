@@ -286,10 +286,12 @@ FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std
   return read(frame, offset, size, sizes, predicted, false, nullptr, where).source;
 }
 
-std::shared_ptr<const FixedHead> decode_fixed_section(
-    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
-    const at::Tensor& bytes, const std::string& where) {
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      Spare spare,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const SectionNeeds& needs,
+                                                      const Room& room, const std::string& where) {
   const auto section = std::make_shared<ReadSection>(
       read(frame, offset, size, sizes, predicted, true, needs.past, where));
   const FixedSource& source = section->source;
@@ -298,6 +300,7 @@ std::shared_ptr<const FixedHead> decode_fixed_section(
   if (head.reference.is_there) {
     words = attach_reference(needs.reference, format, spare, sizes, where, head);
   }
+  const at::Tensor bytes = room();
   const at::Tensor live = live_room(bytes, format, spare, head, source.shape);
   decode_elements(source, frame.narrow(0, offset, size), shortened(format, spare), live, where);
   put_live(live, head, format, spare, sizes, bytes);

@@ -153,23 +153,22 @@ void put_live(const at::Tensor& coded, const FixedHead& head, FloatFormat format
   }
   if (is_whole(head)) return;
   const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
+  const at::Tensor out = bytes.view(word_type(format));
   at::Tensor whole = live;
   if (!head.dead_rows.empty()) {
-    whole = at::zeros({shape.rows, shape.columns}, live.options());
+    whole = head.by_dimension_1 ? at::empty(out.sizes(), out.options()) : out;
+    whole.zero_();
     if (live.numel() > 0) {
-      whole.index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
-                        live_lines(head.dead_columns, live.device())},
-                       live);
+      whole.view({shape.rows, shape.columns})
+          .index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
+                       live_lines(head.dead_columns, live.device())},
+                      live);
     }
   }
-  at::Tensor out = bytes.view(word_type(format)).view(sizes);
-  if (head.by_dimension_1) {
-    std::vector<std::int64_t> turned_sizes = sizes;
-    std::swap(turned_sizes[0], turned_sizes[1]);
-    out.copy_(whole.view(turned_sizes).transpose(0, 1));
-  } else {
-    out.copy_(whole.view(sizes));
-  }
+  if (!head.by_dimension_1) return;
+  std::vector<std::int64_t> turned_sizes = sizes;
+  std::swap(turned_sizes[0], turned_sizes[1]);
+  out.view(sizes).copy_(whole.view(turned_sizes).transpose(0, 1));
 }
 
 }  // namespace lmgc::ops
