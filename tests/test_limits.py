@@ -8,12 +8,13 @@ from typing import Any
 import helpers
 import pytest
 import torch
-from helpers import Record, all_identical, frame_by_hand, gradient, to_bytes
+from helpers import Record, all_identical, frame_by_hand, gradient, to_bytes, to_tensor
 
 import lmgc_torch
 from lmgc_torch import CorruptFrameError, PastFrame, TooLargeError, reference
 from lmgc_torch.archive import ArchiveReader, ArchiveWriter
 from lmgc_torch.archive.container import Geometry
+from lmgc_torch.distributed import codec
 
 METHODS = ["raw", "planes", "scale", "lowrank", "lm", "lmgc"]
 ZEROS = b"\0" + b"\1\0" * 4
@@ -132,6 +133,25 @@ def test_what_is_announced_counts_whatever_it_takes():
         lmgc_torch.decompress(frame, max_bytes=2**40)
     (back,) = lmgc_torch.decompress(frame_by_hand([zeros(4096)]), max_bytes=2**14)
     assert torch.equal(back, torch.zeros(4096))
+
+
+# ---- other ranks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["planes", "lowrank", "past"])
+def test_a_peer_s_frame_takes_what_is_expected_of_it(method: Any):
+    """A bucket's size is known: what announces more is refused before it is decoded."""
+    expected = {"shapes": [(64, 64), (9,)], "dtype": torch.float32}
+    past = PastFrame()
+    good = [low_rank(64, 64), gradient(9)]
+    assert all_identical(codec.decode(codec.encode(good, method), method, **expected), good)
+    for wrong in ([zeros(2**50)], [zeros(4096), zeros(2**50)], [zeros(2**60)] * 5):
+        with pytest.raises(CorruptFrameError, match="16420 bytes of tensors were expected"):
+            codec.decode(to_tensor(frame_by_hand(wrong)), method, **expected, past=past)
+    for other in (good[:1], [good[0], gradient(8)], [good[0].half(), good[1]], good[0]):
+        frame = lmgc_torch.compress(other, method="planes")
+        with pytest.raises(CorruptFrameError, match=r"holds other tensors|holds no list"):
+            codec.decode(frame, method, **expected, past=past)
 
 
 # ---- archives ------------------------------------------------------------------------------------
