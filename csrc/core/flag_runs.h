@@ -59,8 +59,7 @@ class FlagRuns {
   std::int64_t clear_ = 0, set_ = 0;
 };
 
-// body(line) for every line of `lines` that is not dead; `dead` is empty where
-// none is.
+// body(line) for every line of `lines` that is not dead; `dead` is empty where none is.
 template <class Body>
 void for_each_live(const FlagRuns& dead, std::int64_t lines, const Body& body) {
   if (!dead.empty()) return dead.for_each_clear(body);

@@ -199,7 +199,7 @@ class ArchiveReader:
 
         Raises:
             TooLargeError: The frames together announce more than `max_bytes`; nothing was decoded.
-            Others: As `tensor`.
+            CorruptFrameError, PriorMismatchError, ReferenceMismatchError: As for `tensor`.
         """
         self.check_all(views=False)
         result: list[torch.Tensor | None] = [None] * len(self.index.tensors)
