@@ -90,7 +90,7 @@ LAYERS = (
             (1, "float_format short_floats near_lossless"),
             (
                 1,
-                "predict residual_scales rice factors fixed_factors integer_product* "
+                "predict residual_scales rice flag_runs factors fixed_factors integer_product* "
                 "integer_product_plan integer_product_tiles projection delta",
             ),
             (

@@ -383,6 +383,22 @@ def test_inputs_that_want_gradients_or_are_of_inference_mode():
         assert identical(back, MATRICES[0])
 
 
+def test_results_are_of_inference_mode_where_the_caller_is():
+    """Those that other threads decode as well."""
+    threads = torch.get_num_threads()
+    frame = OPS.compress([MATRICES[0]] * 40, method="planes")
+    try:
+        torch.set_num_threads(4)
+        with torch.inference_mode():
+            inferred = OPS.decompress(frame)
+        plain = OPS.decompress(frame)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(tensor.is_inference() for tensor in inferred)
+    assert not any(tensor.is_inference() for tensor in plain)
+    assert all_identical(inferred, plain)
+
+
 def test_random_numbers_of_the_caller_stay_as_they_are():
     before = torch.get_rng_state()
     OPS.compress([low_rank((700, 710), 1, 0.1).float()], method="lowrank")

@@ -121,7 +121,8 @@ def test_schemas_are_as_documented():
     )
     assert OPS.compress.overloads() == ["default", "prior", "warm", "past", "reference"]
     assert str(OPS.decompress.default._schema) == (
-        "lmgc::decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None) -> Tensor[]"
+        "lmgc::decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None, *, "
+        "int? max_bytes=None) -> Tensor[]"
     )
     assert str(OPS.info.default._schema) == "lmgc::info(Tensor data) -> str"
     contents = "lmgc::contents(Tensor data) -> (str metadata, str[] methods)"

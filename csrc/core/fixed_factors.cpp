@@ -13,18 +13,17 @@ PastFactors past_factors(const FixedHead& head, const MatrixShape& shape) {
   past.rank = factors.rank;
   if (past.rank == 0) return past;
   const auto spread = [&](const Factor& factor, const std::vector<std::int16_t>& weights,
-                          const std::vector<bool>& dead, std::int64_t lines) {
+                          const FlagRuns& dead, std::int64_t lines) {
     if (dead.empty()) return PastFactor{factor.entries, weights};
     PastFactor all{std::vector<std::int32_t>(static_cast<std::size_t>(lines * past.rank)),
                    std::vector<std::int16_t>(static_cast<std::size_t>(lines))};
     auto from = factor.entries.begin();
     auto weight = weights.begin();
-    for (std::int64_t line = 0; line < lines; ++line) {
-      if (dead[static_cast<std::size_t>(line)]) continue;
+    dead.for_each_clear([&](std::int64_t line) {
       std::copy_n(from, past.rank, all.entries.begin() + line * past.rank);
       from += past.rank;
       all.weights[static_cast<std::size_t>(line)] = *weight++;
-    }
+    });
     return all;
   };
   past.u = spread(factors.u, head.low_rank.row_weights, head.dead_rows, shape.rows);

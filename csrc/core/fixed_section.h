@@ -17,6 +17,7 @@
 #include "core/factors.h"
 #include "core/fixed.h"
 #include "core/fixed_factors.h"
+#include "core/flag_runs.h"
 #include "core/parallel.h"
 #include "core/predict.h"
 #include "core/projection.h"
@@ -39,8 +40,8 @@ struct LowRank {
 
 // Everything that a decoder knows before it decodes the first element.
 struct FixedHead {
-  bool by_dimension_1 = false;                // the matrix is dimension 1 by the rest
-  std::vector<bool> dead_rows, dead_columns;  // of the whole matrix; empty: none
+  bool by_dimension_1 = false;       // the matrix is dimension 1 by the rest
+  FlagRuns dead_rows, dead_columns;  // of the whole matrix; empty: none
   bool has_column_scales = false;
   Scales scales;     // of the live lines' residuals
   LowRank low_rank;  // rank 0: method scale

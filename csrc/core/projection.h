@@ -18,6 +18,7 @@
 #include "core/bits.h"
 #include "core/digits.h"
 #include "core/factors.h"
+#include "core/flag_runs.h"
 #include "core/parallel.h"
 #include "core/status.h"
 
@@ -57,7 +58,7 @@ class EntryMeans {
   // For a factor whose lines have these weights, and are those of the past one without the dead
   // (empty: none is). False where the two do not fit each other, or no bound holds.
   bool open(const Projection& projection, const PastFactor& past, std::int64_t past_rank,
-            const std::vector<bool>& dead, const std::vector<std::int16_t>& weights,
+            const FlagRuns& dead, const std::vector<std::int16_t>& weights,
             const Parallel& parallel);
 
   // Of entries [first, first + count), line after line, in 64ths; zeros for other components. From

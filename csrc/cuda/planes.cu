@@ -180,21 +180,28 @@ int download_head(const std::uint8_t* section, std::size_t size, std::int64_t el
 
 }  // namespace
 
-int decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t elements,
-                  FloatFormat format, void* out, const Allocate& allocate, void* stream,
-                  Status& status) {
-  PlanesHead head;
+int PlanesDecoder::open(const std::uint8_t* section, std::size_t size, std::int64_t elements,
+                        FloatFormat format, void* stream, Status& status) {
+  elements_ = elements;
+  format_ = format;
   std::size_t head_size = 0;
-  if (int error = download_head(section, size, elements, format, stream, head, head_size, status))
+  if (int error = download_head(section, size, elements, format, stream, head_, head_size, status))
     return error;
   if (status != Status::ok) return 0;
-  const std::uint64_t bodies = planes_body_size(head, elements, format);
-  if (bodies != size - head_size) {
+  bodies_ = section + head_size;
+  const std::uint64_t bodies = planes_body_size(head_, elements, format);
+  if (bodies != size - head_size)
     status = bodies > size - head_size ? Status::truncated : Status::bad_section;
-    return 0;
-  }
+  return 0;
+}
+
+int PlanesDecoder::decode(void* out, const Allocate& allocate, void* stream, Status& status) const {
+  const std::int64_t elements = elements_;
+  const FloatFormat format = format_;
+  const PlanesHead& head = head_;
+  status = Status::ok;
   if (elements == 0) return 0;
-  const std::uint8_t* body = section + head_size;
+  const std::uint8_t* body = bodies_;
   int* failed = nullptr;
   if (int error = allocate_array(allocate, 1, &failed)) return error;
   if (int error = clear(failed, sizeof *failed, stream)) return error;

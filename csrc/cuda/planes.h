@@ -52,12 +52,26 @@ class PlanesEncoder {
   std::size_t size_ = 0;
 };
 
-// Decodes the untrusted bytes section[0, size) in device memory into `elements` elements in device
-// memory, and waits for it. `status` becomes what core's decode_planes returns for the same bytes,
-// up to which of several faults is named; `out` may hold anything unless it is ok. Allocates a byte
-// for each kept element and coded plane, 1/8 byte an element for a mask, and 16 KiB a table.
-int decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t elements,
-                  FloatFormat format, void* out, const Allocate& allocate, void* stream,
-                  Status& status);
+// Decodes in two steps, so that the caller allocates the elements once it is clear that the section
+// tells all of them. `status` becomes what core's PlanesDecoder returns for the same bytes, up to
+// which of several faults is named.
+class PlanesDecoder {
+ public:
+  // Reads the heads of the untrusted bytes section[0, size) in device memory, which stay where they
+  // are while this is used.
+  int open(const std::uint8_t* section, std::size_t size, std::int64_t elements, FloatFormat format,
+           void* stream, Status& status);
+
+  // Decodes into `elements` elements in device memory, and waits for it; `out` may hold anything
+  // unless the status is ok. Allocates a byte for each kept element and coded plane, 1/8 byte an
+  // element for a mask, and 16 KiB a table. On the stream that open() had.
+  int decode(void* out, const Allocate& allocate, void* stream, Status& status) const;
+
+ private:
+  const std::uint8_t* bodies_ = nullptr;  // device
+  std::int64_t elements_ = 0;
+  FloatFormat format_{};
+  PlanesHead head_;
+};
 
 }  // namespace lmgc::cuda

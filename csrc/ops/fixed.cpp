@@ -191,26 +191,23 @@ void project_fixed(const PastFactors& past, FixedPlan& plan) {
 namespace {
 
 // Of all lines those that are not flagged as dead.
-std::vector<std::int16_t> live_of(const std::vector<std::int16_t>& lines,
-                                  const std::vector<bool>& dead) {
+std::vector<std::int16_t> live_of(const std::vector<std::int16_t>& lines, const FlagRuns& dead) {
   if (dead.empty()) return lines;
   std::vector<std::int16_t> live;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    if (!dead[i]) live.push_back(lines[i]);
-  }
+  dead.for_each_clear(
+      [&](std::int64_t line) { live.push_back(lines[static_cast<std::size_t>(line)]); });
   return live;
 }
 
 // Weights near the scales of the live lines, zeros where there are none; dead lines keep theirs.
-void take_weights(const std::vector<std::int16_t>& scales, const std::vector<bool>& dead,
+void take_weights(const std::vector<std::int16_t>& scales, const FlagRuns& dead,
                   std::vector<std::int16_t>& weights) {
   std::size_t live = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (!dead.empty() && dead[i]) continue;
-    weights[i] =
+  for_each_live(dead, static_cast<std::int64_t>(weights.size()), [&](std::int64_t line) {
+    weights[static_cast<std::size_t>(line)] =
         scales.empty() ? std::int16_t{0} : static_cast<std::int16_t>((scales[live] + 2) >> 2);
     ++live;
-  }
+  });
 }
 
 }  // namespace
@@ -286,10 +283,12 @@ FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std
   return read(frame, offset, size, sizes, predicted, false, nullptr, where).source;
 }
 
-std::shared_ptr<const FixedHead> decode_fixed_section(
-    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
-    const at::Tensor& bytes, const std::string& where) {
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      Spare spare,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const SectionNeeds& needs,
+                                                      const Room& room, const std::string& where) {
   const auto section = std::make_shared<ReadSection>(
       read(frame, offset, size, sizes, predicted, true, needs.past, where));
   const FixedSource& source = section->source;
@@ -298,6 +297,7 @@ std::shared_ptr<const FixedHead> decode_fixed_section(
   if (head.reference.is_there) {
     words = attach_reference(needs.reference, format, spare, sizes, where, head);
   }
+  const at::Tensor bytes = room();
   const at::Tensor live = live_room(bytes, format, spare, head, source.shape);
   decode_elements(source, frame.narrow(0, offset, size), shortened(format, spare), live, where);
   put_live(live, head, format, spare, sizes, bytes);

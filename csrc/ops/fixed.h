@@ -22,8 +22,8 @@ namespace lmgc::ops {
 struct FixedPlan {
   bool by_dimension_1 = false;
   LowRank low_rank;
-  bool in_double = false;                     // as in LowRankFit
-  std::vector<bool> dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
+  bool in_double = false;            // as in LowRankFit
+  FlagRuns dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
   Projection u_projection, v_projection;
 };
 
@@ -80,12 +80,14 @@ struct SectionNeeds {
   at::Tensor reference;               // bytes on the CPU, of as many elements; or undefined
 };
 
-// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises CorruptFrameError
-// or ReferenceMismatchError. Returns the head, complete.
-std::shared_ptr<const FixedHead> decode_fixed_section(
-    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
-    const at::Tensor& bytes, const std::string& where);
+// Decodes `size` untrusted bytes of `frame` from `offset` on into a tensor of `sizes`. Raises
+// CorruptFrameError or ReferenceMismatchError. Returns the head, complete.
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      Spare spare,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const SectionNeeds& needs,
+                                                      const Room& room, const std::string& where);
 
 // What a section holds, without its elements and factors. Raises CorruptFrameError.
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,

@@ -24,7 +24,7 @@ std::vector<std::pair<std::size_t, std::size_t>> groups_of(const std::vector<Ten
   std::vector<std::pair<std::size_t, std::size_t>> groups;
   std::int64_t elements = 0;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const std::int64_t own = tensors[i].bytes.numel() / tensors[i].format.bytes;
+    const std::int64_t own = tensors[i].elements();
     if (groups.empty() || elements + own > group_elements) {
       groups.emplace_back(i, i);
       elements = 0;
@@ -39,7 +39,8 @@ template <class Tensor>
 std::vector<std::int64_t> bytes_in(const std::vector<Tensor>& tensors, std::size_t begin,
                                    std::size_t end) {
   std::vector<std::int64_t> sizes;
-  for (std::size_t i = begin; i < end; ++i) sizes.push_back(tensors[i].bytes.numel());
+  for (std::size_t i = begin; i < end; ++i)
+    sizes.push_back(tensors[i].elements() * tensors[i].format.bytes);
   return sizes;
 }
 
@@ -240,8 +241,8 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
 
     for_each([&](Decoding& own, const LmSourceTensor& tensor) {
       const FixedSource& fixed = own.source.fixed;
-      const at::Tensor host =
-          tensor.bytes.is_cpu() ? tensor.bytes : at::empty({tensor.bytes.numel()}, at::kByte);
+      const at::Tensor bytes = tensor.room();
+      const at::Tensor host = bytes.is_cpu() ? bytes : at::empty({bytes.numel()}, at::kByte);
       const at::Tensor live = live_room(host, tensor.format, tensor.spare, fixed.head, fixed.shape);
       if (fixed.shape.elements != 0) {
         check_frame(
@@ -250,7 +251,7 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
             tensor.where);
       }
       put_live(live, fixed.head, tensor.format, tensor.spare, tensor.sizes, host);
-      if (!tensor.bytes.is_cpu()) tensor.bytes.copy_(host);
+      if (!bytes.is_cpu()) bytes.copy_(host);
     });
   }
 }

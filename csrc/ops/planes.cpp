@@ -47,22 +47,26 @@ Section encode_planes_section(const at::Tensor& bytes, FloatFormat format) {
 }
 
 void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
-                           FloatFormat format, const at::Tensor& bytes, const std::string& where) {
+                           FloatFormat format, std::int64_t elements, const Room& room,
+                           const std::string& where) {
   const std::uint8_t* section = frame.data_ptr<std::uint8_t>() + offset;
-  const std::int64_t elements = bytes.numel() / format.bytes;
-  Status status = Status::ok;
+  const auto section_size = static_cast<std::size_t>(size);
 #ifdef LMGC_WITH_CUDA
-  if (bytes.is_cuda()) {
+  if (frame.is_cuda()) {
+    Status status = Status::ok;
+    cuda::PlanesDecoder decoder;
+    check_cuda(decoder.open(section, section_size, elements, format, stream_of(frame), status));
+    check_frame(status, where);
+    const at::Tensor bytes = room();
     DeviceMemory memory(bytes.device());
-    check_cuda(cuda::decode_planes(section, static_cast<std::size_t>(size), elements, format,
-                                   bytes.data_ptr(), memory.allocate(), stream_of(bytes), status));
+    check_cuda(decoder.decode(bytes.data_ptr(), memory.allocate(), stream_of(bytes), status));
     check_frame(status, where);
     return;
   }
 #endif
-  status = decode_planes(section, static_cast<std::size_t>(size), elements, format,
-                         bytes.data_ptr(), aten_parallel());
-  check_frame(status, where);
+  PlanesDecoder decoder;
+  check_frame(decoder.open(section, section_size, elements, format), where);
+  check_frame(decoder.decode(room().data_ptr(), aten_parallel()), where);
 }
 
 }  // namespace lmgc::ops

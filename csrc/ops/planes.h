@@ -15,9 +15,10 @@ namespace lmgc::ops {
 // `format`. `bytes` must not change before the section is written.
 Section encode_planes_section(const at::Tensor& bytes, FloatFormat format);
 
-// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises
-// CorruptFrameError.
+// Decodes `size` untrusted bytes of `frame` from `offset` on into `elements` elements of `format`.
+// Raises CorruptFrameError.
 void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
-                           FloatFormat format, const at::Tensor& bytes, const std::string& where);
+                           FloatFormat format, std::int64_t elements, const Room& room,
+                           const std::string& where);
 
 }  // namespace lmgc::ops

@@ -178,18 +178,22 @@ def _round_to_powers(tensor: torch.Tensor, exponents: torch.Tensor, block: int) 
 
 
 @torch.library.register_fake("lmgc::decompress")
-def _decompress(data: torch.Tensor, prior: Any = None) -> list[torch.Tensor]:
+def _decompress(
+    data: torch.Tensor, prior: Any = None, *, max_bytes: int | None = None
+) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.default)
 
 
 @torch.library.register_fake("lmgc::decompress.past")
-def _decompress_past(data: torch.Tensor, past: Any) -> list[torch.Tensor]:
+def _decompress_past(
+    data: torch.Tensor, past: Any, *, max_bytes: int | None = None
+) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.past)
 
 
 @torch.library.register_fake("lmgc::decompress.reference")
 def _decompress_reference(
-    data: torch.Tensor, reference: Sequence[torch.Tensor]
+    data: torch.Tensor, reference: Sequence[torch.Tensor], *, max_bytes: int | None = None
 ) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.reference)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmgc_torch.errors import PastMismatchError, ReferenceMismatchError
+from lmgc_torch.errors import PastMismatchError, ReferenceMismatchError, TooLargeError
 from lmgc_torch.reference_common import (
     checksum,
     refuse,
@@ -73,6 +73,7 @@ def decode(
     prior: Any = None,
     past: Past | None = None,
     reference: Sequence[bytes] = (),
+    max_bytes: int | None = None,
 ) -> list[DecodedTensor]:
     """Decodes a frame.
 
@@ -82,18 +83,23 @@ def decode(
             methods "lmgc" and "lm" need none.
         past: The frame before, of a sequence; this one takes its place.
         reference: The bytes of the tensors that the frame was compressed relative to.
+        max_bytes: The most bytes that all tensors together may have; None: as many as they like.
 
     Returns:
         The tensors, in order.
 
     Raises:
         CorruptFrameError: The bytes are no frame of these versions, or are damaged.
+        TooLargeError: The frame announces more than `max_bytes`.
         PriorMismatchError: The frame was compressed with another prior, or one that is not
             portable.
         PastMismatchError: The frame refers to another one than `past`.
         ReferenceMismatchError: A tensor was compressed relative to another one.
     """
     header = read_header(frame)
+    announced = sum(record.elements * record.element.width for record in header.tensors)
+    if max_bytes is not None and announced > max_bytes:
+        raise TooLargeError(f"the frame announces {announced} bytes of tensors")
     if checksum(frame[header.size :]) != header.payload_checksum:
         refuse("the payload was changed (checksum)")
     if header.prior is not None:

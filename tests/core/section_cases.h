@@ -72,8 +72,8 @@ struct Case {
         fixed_shape(wish.sizes.data(), wish.sizes.size(), wish.by_dimension_1);
     head.by_dimension_1 = wish.by_dimension_1;
     if (wish.dead) {
-      head.dead_rows = some_dead(whole.rows, random);
-      head.dead_columns = some_dead(whole.columns, random);
+      head.dead_rows = FlagRuns(some_dead(whole.rows, random));
+      head.dead_columns = FlagRuns(some_dead(whole.columns, random));
     }
     shape = live_shape(whole, head);
     if (wish.rank > 0) {

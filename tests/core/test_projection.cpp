@@ -72,7 +72,7 @@ struct Case {
   Projection projection;
 
   bool open(EntryMeans& means) const {
-    return means.open(projection, past, setting.past_rank, dead, weights, run_serially);
+    return means.open(projection, past, setting.past_rank, FlagRuns(dead), weights, run_serially);
   }
 
   // floor(64 * mean), by the formula.
@@ -238,8 +238,8 @@ TEST_CASE("side bits of projections come back, damaged ones give an answer") {
 
 TEST_CASE("factors of a section over all lines") {
   FixedHead head;
-  head.dead_rows = {false, true, false};
-  head.dead_columns = {true, false};
+  head.dead_rows = FlagRuns({false, true, false});
+  head.dead_columns = FlagRuns({true, false});
   head.low_rank.factors.rank = 2;
   head.low_rank.factors.u.entries = {1, 2, 3, 4};
   head.low_rank.factors.v.entries = {5, 6};

@@ -64,8 +64,11 @@ Status decoded(const Bytes& section, Tensor& tensor) {
       static_cast<const std::uint8_t*>(memory.copy_of(section.data(), section.size()));
   void* out = memory.allocate(tensor.bytes() + 1);
   Status status{};
-  REQUIRE(cuda::decode_planes(data, section.size(), tensor.elements, tensor.format, out, allocate,
-                              nullptr, status) == cudaSuccess);
+  cuda::PlanesDecoder decoder;
+  REQUIRE(decoder.open(data, section.size(), tensor.elements, tensor.format, nullptr, status) ==
+          cudaSuccess);
+  if (status != Status::ok) return status;
+  REQUIRE(decoder.decode(out, allocate, nullptr, status) == cudaSuccess);
   REQUIRE(cudaMemcpy(tensor.words.data(), out, tensor.bytes(), cudaMemcpyDeviceToHost) ==
           cudaSuccess);
   return status;

@@ -65,8 +65,11 @@ inline TensorInput take_tensor(FuzzBytes& input) {
   head.by_dimension_1 = (flags & 1) != 0 && has_dimension_1_view(sizes.data(), sizes.size());
   const MatrixShape whole = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
   if ((flags & 2) != 0 && !whole.flat) {
-    for (std::int64_t i = 0; i < whole.rows; ++i) head.dead_rows.push_back(i % 3 == 1);
-    for (std::int64_t i = 0; i < whole.columns; ++i) head.dead_columns.push_back(i % 5 == 2);
+    std::vector<bool> rows, columns;
+    for (std::int64_t i = 0; i < whole.rows; ++i) rows.push_back(i % 3 == 1);
+    for (std::int64_t i = 0; i < whole.columns; ++i) columns.push_back(i % 5 == 2);
+    head.dead_rows = FlagRuns(rows);
+    head.dead_columns = FlagRuns(columns);
   }
   tensor.shape = live_shape(whole, head);
   tensor.may_have_columns = (flags & 4) != 0 && !whole.flat;
