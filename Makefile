@@ -4,7 +4,8 @@
 #
 #   make demo     compress real gradients and print what happened
 #   make test     pytest, then the C++ tests
-#   make fuzz     libFuzzer on the torch-free core, FUZZ_SECONDS (60) each target; needs clang++
+#   make fuzz     libFuzzer on the torch-free core, and frames and archives against each other,
+#                 FUZZ_SECONDS (60) each target; needs clang++
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
 #   make docs     the documentation's pages, in build/docs
@@ -25,6 +26,7 @@ JOBS ?= $(shell nproc)
 BASE_PYTHON ?=
 # No input asks for more at once, in MiB: bytes that lie must not make a decoder ask for much.
 FUZZ_FLAGS = -malloc_limit_mb=16 -max_len=8192 -timeout=10 -verbosity=0 -print_final_stats=1
+FUZZ_TARGETS = frame planes fixed lm round_trip
 # Asked when it is needed, because .ci/system_packages may install it.
 FIND_PYTHON = command -v "$(BASE_PYTHON)" || command -v python3.11 || command -v python3
 CMAKE_ARGS ?=
@@ -47,15 +49,19 @@ test: build
 	@ctest --test-dir build --output-on-failure --parallel $(JOBS)
 
 # Inputs that reached something new stay in build/fuzz/corpus, those that failed in build/fuzz.
-fuzz: $(EDITABLE)
+fuzz: build
 	@cmake -S . -B build/fuzz -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=clang++ \
 	  -DLMGC_FUZZ=ON -DLMGC_TORCH=OFF -DBUILD_TESTING=OFF > build/fuzz.log
 	@cmake --build build/fuzz --parallel $(JOBS)
 	@$(PY) tests/fuzz/seeds.py build/fuzz/corpus
-	@for target in frame planes fixed lm round_trip; do \
+	@for target in $(FUZZ_TARGETS); do \
 	  echo "fuzz_$$target"; \
 	  build/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) $(FUZZ_FLAGS) \
 	    -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target; \
+	done
+	@for script in differential archives; do \
+	  echo "$$script.py"; \
+	  $(PY) tests/fuzz/$$script.py --seconds $(FUZZ_SECONDS) --found build/fuzz; \
 	done
 
 # The editable install is made once; from then on CMake compiles what has changed.
