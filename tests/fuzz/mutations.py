@@ -75,7 +75,7 @@ def check_of(error: LmgcError) -> str:
 
 
 def flips(data: bytes, stride: int = 1) -> Iterator[tuple[int, bytes]]:
-    """Yields the bytes with one changed: each bit, and all; where there is much, one bit and all."""
+    """Yields the bytes with one changed: each bit, and all; of much, one bit and all."""
     for place in range(0, len(data), stride):
         values = [1 << bit for bit in range(8)] if len(data) <= SMALL else [1 << place % 8]
         for value in (*values, 0xFF):
