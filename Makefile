@@ -6,6 +6,9 @@
 #   make test     pytest, then the C++ tests
 #   make fuzz     libFuzzer on the torch-free core, and frames and archives against each other,
 #                 FUZZ_SECONDS (60) each target; needs clang++
+#   make sanitize the core's C++ tests with AddressSanitizer, UndefinedBehaviorSanitizer and, in
+#                 another build, ThreadSanitizer
+#   make tidy     clang-tidy on the torch-free core; needs clang-tidy
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
 #   make docs     the documentation's pages, in build/docs
@@ -38,7 +41,7 @@ TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
 CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test fuzz build lint docs format dist stubs clean
+.PHONY: demo test fuzz sanitize tidy build lint docs format dist stubs clean
 
 demo: build
 	@$(PY) examples/demo.py
@@ -63,6 +66,23 @@ fuzz: build
 	  echo "$$script.py"; \
 	  $(PY) tests/fuzz/$$script.py --seconds $(FUZZ_SECONDS) --found build/fuzz; \
 	done
+
+sanitize: $(TOOLS)
+	@mkdir -p build
+	@for sanitizers in address,undefined thread; do \
+	  tree=build/$${sanitizers%%,*}; \
+	  cmake -S . -B $$tree -DCMAKE_BUILD_TYPE=Release -DLMGC_TORCH=OFF \
+	    -DLMGC_SANITIZE=$$sanitizers > $$tree.log; \
+	  cmake --build $$tree --parallel $(JOBS) --target lmgc_core_tests >> $$tree.log; \
+	  echo "$$sanitizers"; \
+	  $$tree/lmgc_core_tests; \
+	done
+
+# What it says about the headers of others is suppressed, and so is the count of that.
+tidy: $(EDITABLE)
+	@printf '%s\n' csrc/core/*.cpp | \
+	  xargs -P $(JOBS) -n 1 clang-tidy -p build --quiet --warnings-as-errors='*' 2> build/tidy.log || \
+	  { grep -a 'error' build/tidy.log || true; exit 1; }
 
 # The editable install is made once; from then on CMake compiles what has changed.
 build: $(EDITABLE)

@@ -107,6 +107,7 @@ class Base:
     prior: BothPriors | None = None
     before: bytes | None = None
     reference: list[Tensor] = field(default_factory=list)
+    _past: list[PastFrame] = field(default_factory=list)
 
     @property
     def slow(self) -> bool:
@@ -115,16 +116,16 @@ class Base:
 
     def decompress(self, frame: bytes) -> list[Tensor]:
         """Decodes a frame that may take this one's place, by the operators."""
-        past = None
-        if self.before is not None:
-            past = PastFrame()
-            decompress(self.before, past=past)
+        if self.before is not None and not self._past:
+            self._past.append(PastFrame())
+            decompress(self.before, past=self._past[0])
         content = decompress(
             frame,
             prior=self.prior.operators if self.prior else None,
-            past=past,
+            past=self._past[0] if self._past else None,
             reference=self._reference_of(frame) or None,
         )
+        self._past.clear()  # frames that are refused leave it as it was
         if isinstance(content, Tensor):
             return [content]
         return list(content.values() if isinstance(content, dict) else content)
