@@ -78,11 +78,10 @@ sanitize: $(TOOLS)
 	  $$tree/lmgc_core_tests; \
 	done
 
-# What it says about the headers of others is suppressed, and so is the count of that.
+# Findings are printed; how many were suppressed in the headers of others goes to the file.
 tidy: $(EDITABLE)
 	@printf '%s\n' csrc/core/*.cpp | \
-	  xargs -P $(JOBS) -n 1 clang-tidy -p build --quiet --warnings-as-errors='*' 2> build/tidy.log || \
-	  { grep -a 'error' build/tidy.log || true; exit 1; }
+	  xargs -P $(JOBS) -n 1 clang-tidy -p build --quiet --warnings-as-errors='*' 2> build/tidy.log
 
 # The editable install is made once; from then on CMake compiles what has changed.
 build: $(EDITABLE)
