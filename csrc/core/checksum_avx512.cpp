@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/integer_math_avx512.h"
+
 namespace lmgc {
 
 std::uint64_t checksum_words_avx512(const std::uint8_t* data, std::size_t words,
@@ -25,12 +27,7 @@ std::uint64_t checksum_words_avx512(const std::uint8_t* data, std::size_t words,
     sum = _mm512_add_epi64(sum, x);
     position = _mm512_add_epi64(position, next);
   }
-  // Words that wrap around: _mm512_reduce_add_epi64 adds signed ones, which must not.
-  alignas(64) std::uint64_t sums[8];
-  _mm512_store_si512(sums, sum);
-  std::uint64_t total = 0;
-  for (const std::uint64_t own : sums) total += own;
-  return total;
+  return sum_of_words(sum);
 }
 
 }  // namespace lmgc
