@@ -1,10 +1,12 @@
 // Sums of costs from tables that lie in vectors of 512 bits. Called only where the processor has
 // AVX-512 F, BW, VL and VBMI.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own header, PR 105593
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own header, PR 105593
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
 
+#include "core/integer_math_avx512.h"
 #include "core/segment_kernels.h"
 
 namespace lmgc {
@@ -38,7 +40,7 @@ std::uint64_t four_sums(const __m512i (&symbols)[vectors], const __mmask64 (&hig
     }
     sums = _mm512_add_epi64(_mm512_slli_epi64(sums, 16), sum);
   }
-  return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sums));
+  return sum_of_words(sums);
 }
 
 template <int vectors>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -144,6 +145,10 @@ inline Status decoded(const Bytes& section, const Sizes& sizes, FloatFormat form
     status = factor(factors.u, source.u, shape.rows, 1);
     if (status == Status::ok) status = factor(factors.v, source.v, shape.columns, taps);
     if (status != Status::ok) return status;
+    for (const Factor* own : {&factors.u, &factors.v}) {
+      for (const std::int32_t entry : own->entries)
+        expect(std::abs(std::int64_t{entry}) <= most_factor, "entries can be multiplied");
+    }
     if (product_bound(factors, parallel) >= std::uint64_t{1} << most_product_bits)
       return Status::bad_section;
   }

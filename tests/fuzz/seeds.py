@@ -34,20 +34,25 @@ def shape(record: Record) -> bytes | None:
     return struct.pack(f"<B{len(sizes)}H", len(sizes) - 1, *sizes)
 
 
-def tensor(record: Record, flags: int, low_rank: bytes = b"") -> bytes | None:
+def factors(shift: int, *exponents: int) -> bytes:
+    """What `take_low_rank` reads: entries of so many bits and seven more."""
+    return struct.pack(f"<BI{len(exponents)}b", shift, 0x1234567, *exponents)
+
+
+def tensor(record: Record, flags: int, rank: int = 0, low_rank: bytes = b"") -> bytes | None:
     """What `take_tensor` reads; None where a target does not take such."""
     sizes = shape(record)
     if sizes is None or CODES[record.dtype] >= FLOATS:
         return None
-    rank = 2 if low_rank else 0
     return element_format(record) + sizes + struct.pack("<BB", rank, flags) + low_rank
 
 
 def round_trips(record: Record, data: bytes) -> dict[str, list[bytes]]:
     whole = replace(record, spare=WHOLE)
-    low_rank = struct.pack("<BI2b", 3, 0x1234567, -9, -8)
-    alone, both = tensor(whole, COLUMN_SCALES), tensor(whole, COLUMN_SCALES | REFERENCE, low_rank)
-    if alone is None or both is None:
+    alone = tensor(whole, COLUMN_SCALES)
+    both = tensor(whole, COLUMN_SCALES | REFERENCE, 2, factors(3, -9, -8))
+    wide = tensor(whole, COLUMN_SCALES, 1, factors(23, -60))
+    if alone is None or both is None or wide is None:
         return {}
     factor, lanes = struct.pack("<I", 1 << 16), struct.pack("<B", 50)
     changed = struct.pack("<HBHBHB", 3, 1, 20, 0x80, 60, 0)
@@ -55,6 +60,7 @@ def round_trips(record: Record, data: bytes) -> dict[str, list[bytes]]:
     found = {"round_trip": [alone + bytes(4) + data, both + factor + data]}
     if record.method == "lm":
         found["lm"] = [alone + lanes + bytes(9) + few, both + lanes + changed + few]
+        found["lm"].append(wide + lanes + bytes(9) + few[:60])
     return found
 
 
