@@ -79,10 +79,14 @@ def write_whole(
         return
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():  # a device or a pipe: not ours to replace
-        with path.open("wb") as file:
+        with _named(path), path.open("wb") as file:
             write(file)
         return
-    with _partial(path, 0o666 if like is None else 0o600) as partial, partial.open("wb") as file:
+    with (
+        _named(path),
+        _partial(path, 0o666 if like is None else 0o600) as partial,
+        partial.open("wb") as file,
+    ):
         write(file)
         file.flush()
         if like is not None:
@@ -98,6 +102,17 @@ def write_whole(
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Adds the name of the file to errors of writing, which have none: the disk is full, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager
