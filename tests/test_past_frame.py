@@ -292,20 +292,3 @@ def test_a_section_with_projections_in_a_frame_that_names_no_past():
     frame[5] |= PAST_FLAG
     with pytest.raises(CorruptFrameError):
         decompress(resealed(bytes(frame)), past=receiver)
-
-
-def test_opcheck():
-    first, second = turning(2)
-    arguments = ([first, torch.arange(10)], PastFrame().handle, WarmStart().handle)
-    # Not the others: they compare arguments before and after, and custom classes know no ==.
-    torch.library.opcheck(
-        OPS.compress.past,
-        arguments,
-        {"method": "lowrank"},
-        test_utils=("test_autograd_registration", "test_faketensor"),
-    )
-    torch.library.opcheck(
-        OPS.decompress.past,
-        (compress(second), PastFrame().handle),
-        test_utils=("test_autograd_registration",),
-    )

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import torch
 
+from lmgc_torch import form
+
 __all__ = ["map_file", "map_open_file", "write_bytes", "write_whole", "abandon_writes"]
 
 _partials: set[Path] = set()  # files under another name, not complete yet
@@ -51,7 +53,7 @@ def map_open_file(file: BinaryIO) -> torch.Tensor:
 
 def write_bytes(file: BinaryIO, tensor: torch.Tensor) -> None:
     """Writes a tensor's elements as they lie in memory, in C order, without another copy."""
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    flat = form.flat(tensor.detach().resolve_conj().resolve_neg().cpu())
     if flat.numel():
         file.write(flat.view(torch.uint8).numpy().data)
 
