@@ -30,6 +30,7 @@ from helpers import (
 )
 from lm_priors import low_rank, paying
 from processes import in_child
+from test_golden import OF_NEWER_TORCH
 from test_reference import GOLDEN, golden
 
 from lmgc_torch import PastFrame, Prior, _library, compress, decompress
@@ -125,6 +126,8 @@ def wrong_golden_frames(prior_files: dict[str, Path]) -> list[str]:
     priors = {begin: Prior.load(file) for begin, file in prior_files.items()}
     wrong = []
     for path in sorted(GOLDEN.glob("*.lmgc")):
+        if path.stem in OF_NEWER_TORCH:
+            continue
         name = path.stem.split("_", 1)[1]
         prior = next(prior for begin, prior in priors.items() if name.startswith(begin))
         past = reference = None

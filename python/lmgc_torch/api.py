@@ -256,7 +256,7 @@ def info(data: Data) -> FrameInfo:
     Raises:
         CorruptFrameError: The bytes are no frame, or its header is damaged.
         TypeError: `data` is something else.
-        ValueError: `data` is not one-dimensional.
+        ValueError: `data` is not one-dimensional, or this torch has no such element type.
         ImportError: The native library cannot be loaded; the message says why.
     """
     header = _header(_frame(data))
@@ -268,7 +268,7 @@ def info(data: Data) -> FrameInfo:
         tensors=tuple(
             TensorInfo(
                 name=name,
-                dtype=getattr(torch, tensor["dtype"]),
+                dtype=_dtype(tensor["dtype"]),
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
@@ -287,6 +287,13 @@ def info(data: Data) -> FrameInfo:
         needs_past=header["past"],
         metadata=header["metadata"],
     )
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        raise ValueError(f"torch {torch.__version__} has no element type {name}")
+    return cast(torch.dtype, dtype)
 
 
 def _handle(prior: PriorLike | None, device: torch.device, methods: Set[str]) -> Any:
