@@ -81,7 +81,7 @@ def compress_with_less(method: str, prior_file: Path | None) -> list[tuple[bool,
     ctypes.CDLL(None).mallopt(-3, 1 << 14)  # M_MMAP_THRESHOLD: what is freed is given back
     torch.set_num_threads(2)
     prior = None if prior_file is None else Prior.load(prior_file)
-    rows = {"lmgc": 150, "lm": 300, "lowrank": 600, "auto": 600}.get(method, 2000)
+    rows = {"lmgc": 400, "lm": 300, "lowrank": 600, "auto": 600}.get(method, 2000)
     tensors = {"matrix": low_rank(rows, 400), "vector": gradient(rows * 200)}
     # Threads are started, and what is made once is made.
     warm = {name: tensor[:2000].clone() for name, tensor in tensors.items()}
