@@ -130,7 +130,7 @@ LAYERS = (
 BENEATH = (
     ("python/lmgc_torch", "errors _library _fake __main__"),
     ("csrc/ops", "library options error for_each device_memory upload"),
-    ("csrc/core", "bits bytes integer_math* spread parallel scratch host_device warp"),
+    ("csrc/core", "bits bytes integer_math* spread parallel scratch host_device warp isa"),
     ("csrc/cuda", "launch kernel warp memory runtime"),
     ("csrc/api, pybind", "lmgc module build_config"),
     ("reference.py", "reference_*"),

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <memory>
 
+#include "core/isa.h"
+
 namespace lmgc {
 namespace {
 
@@ -50,11 +52,9 @@ TileRun best_run() {
 }  // namespace
 
 #if defined(__x86_64__)
-bool has_product_avx2() { return __builtin_cpu_supports("avx2"); }
-bool has_product_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-}
-bool has_product_vnni() { return has_product_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_product_avx2() { return has_isa(isa_avx2); }
+bool has_product_avx512() { return has_isa(isa_avx512f | isa_avx512bw); }
+bool has_product_vnni() { return has_isa(isa_avx512f | isa_avx512bw | isa_avx512vnni); }
 #endif
 
 void multiply_tile_portable(const ProductTile& tile) {

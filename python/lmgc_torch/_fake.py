@@ -50,6 +50,13 @@ def _items(
     return 2 * bytes_ + width * separators
 
 
+@torch.library.register_fake("lmgc::context_features")
+def _context_features(
+    tensor: torch.Tensor, names: Sequence[str], lane_elements: int = 4096
+) -> torch.Tensor:
+    return tensor.new_empty((tensor.numel(), len(names)), dtype=torch.float32)
+
+
 @torch.library.register_fake("lmgc::serialize")
 def _serialize(
     tensor: torch.Tensor,

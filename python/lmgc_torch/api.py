@@ -262,7 +262,7 @@ def info(data: Data) -> FrameInfo:
     Raises:
         CorruptFrameError: The bytes are no frame, or its header is damaged.
         TypeError: `data` is something else.
-        ValueError: `data` is not one-dimensional.
+        ValueError: `data` is not one-dimensional, or this torch has no such element type.
         ImportError: The native library cannot be loaded; the message says why.
     """
     header = _header(_frame(data))
@@ -274,7 +274,7 @@ def info(data: Data) -> FrameInfo:
         tensors=tuple(
             TensorInfo(
                 name=name,
-                dtype=getattr(torch, tensor["dtype"]),
+                dtype=_dtype(tensor["dtype"]),
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
@@ -309,6 +309,13 @@ def checked_max_bytes(max_bytes: int | None) -> int | None:
     if max_bytes < 0:
         raise ValueError(f"max_bytes is {max_bytes}; it must not be negative")
     return min(max_bytes, 2**63 - 1)
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        raise ValueError(f"torch {torch.__version__} has no element type {name}")
+    return cast(torch.dtype, dtype)
 
 
 def _handle(prior: PriorLike | None, device: torch.device, methods: Set[str]) -> Any:

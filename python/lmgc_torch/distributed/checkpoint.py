@@ -27,11 +27,18 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint._extension import ExtensionRegistry, StreamTransformExtension
 
 from lmgc_torch.api import METHODS, Method, compress
 from lmgc_torch.distributed.codec import decode_frame
 from lmgc_torch.errors import CorruptFrameError
+
+try:
+    from torch.distributed.checkpoint._extension import ExtensionRegistry, StreamTransformExtension
+except ImportError as error:
+    raise ImportError(
+        f"distributed checkpoints of torch {torch.__version__} know no extensions; those of a "
+        "newer torch do"
+    ) from error
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 
-from lmgc_torch import api
+from lmgc_torch import api, form
 from lmgc_torch.errors import CorruptFrameError, TooLargeError
 from lmgc_torch.past_frame import PastFrame
 from lmgc_torch.warm_start import WarmStart
@@ -24,7 +24,7 @@ def encode(
 ) -> torch.Tensor:
     """Returns the tensors' bytes: a frame of `method`, or for "raw" just the elements."""
     if method == UNCOMPRESSED:
-        parts = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+        parts = [form.flat(tensor).view(torch.uint8) for tensor in tensors]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
     if method == PAST:
         return api.compress(list(tensors), method="lowrank", warm_start=warm_start, past=past)

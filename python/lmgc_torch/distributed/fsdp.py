@@ -23,7 +23,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
 
 from lmgc_torch.api import METHODS, Method, compress
 from lmgc_torch.distributed.codec import decode_frame
@@ -31,6 +30,14 @@ from lmgc_torch.distributed.exchange import exchange, transport_device
 from lmgc_torch.distributed.summation import GlooOrder, Order, RankOrder
 from lmgc_torch.errors import CommunicationError, CorruptFrameError
 from lmgc_torch.warm_start import WarmStart
+
+try:
+    from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
+except ImportError as error:
+    raise ImportError(
+        f"FSDP2 of torch {torch.__version__} has no communicators that can be replaced; a newer "
+        "torch has"
+    ) from error
 
 __all__ = ["CompressedAllGather", "CompressedReduceScatter", "FSDPTraffic", "Traffic"]
 __all__ += ["compress_fsdp"]
