@@ -96,7 +96,7 @@ def decode(
         PastMismatchError: The frame refers to another one than `past`.
         ReferenceMismatchError: A tensor was compressed relative to another one.
     """
-    header = checked_header(frame, prior, past)
+    header = checked_header(frame, prior, past, max_bytes)
     tensors: list[DecodedTensor] = []
     factors: list[PastFactors | None] = []
     sections = decoded_sections(frame, header, prior, past, reference)
@@ -110,7 +110,9 @@ def decode(
     return tensors
 
 
-def checked_header(frame: bytes, prior: Any, past: Past | None) -> Header:
+def checked_header(
+    frame: bytes, prior: Any, past: Past | None, max_bytes: int | None = None
+) -> Header:
     """Reads a frame's header, and checks what holds for all sections; as `decode`."""
     header = read_header(frame)
     announced = sum(record.elements * record.element.width for record in header.tensors)
