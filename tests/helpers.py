@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmgc_torch import _library
+from lmgc_torch import _library, form
 from lmgc_torch.priors.model import IntegerLinear
 from lmgc_torch.priors.residual import ResidualPrior
 
@@ -36,13 +36,10 @@ METHODS = ["raw", "planes", "scale", "lowrank", "auto", "lmgc"]
 
 def bits(tensor: Tensor) -> Tensor:
     """The bytes of a tensor as it reads, uint8 of shape [bytes]."""
-    # Not contiguous(): it keeps the stride of a dimension of one element.
-    plain = (
-        tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
-    )
+    plain = form.flat(tensor.detach().resolve_conj().resolve_neg())
     if plain.numel() == 0:
         return torch.empty(0, dtype=torch.uint8, device=plain.device)
-    return plain.reshape(-1).view(torch.uint8)
+    return plain.view(torch.uint8)
 
 
 def identical(one: Tensor, two: Tensor) -> bool:
