@@ -24,11 +24,11 @@ Section encode_on_device(const at::Tensor& bytes, FloatFormat format) {
     cuda::PlanesEncoder encoder;
   };
   const auto job = std::make_shared<Job>(bytes.device());
-  check_cuda(job->encoder.prepare(bytes.data_ptr(), bytes.numel() / format.bytes, format,
-                                  job->memory.allocate(), stream_of(bytes)));
-  return {static_cast<std::int64_t>(job->encoder.size()), [job, bytes](const at::Tensor& out) {
-            check_cuda(job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(),
-                                          stream_of(bytes)));
+  check_cuda(job->encoder.prepare({{bytes.data_ptr(), bytes.numel() / format.bytes, format}},
+                                  aten_parallel(), job->memory.allocate(), stream_of(bytes)));
+  return {static_cast<std::int64_t>(job->encoder.size(0)), [job, bytes](const at::Tensor& out) {
+            check_cuda(job->encoder.write({{0, out.data_ptr<std::uint8_t>()}},
+                                          job->memory.allocate(), stream_of(bytes)));
           }};
 }
 #endif
@@ -54,9 +54,11 @@ void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::in
 #ifdef LMGC_WITH_CUDA
   if (bytes.is_cuda()) {
     DeviceMemory memory(bytes.device());
-    check_cuda(cuda::decode_planes(section, static_cast<std::size_t>(size), elements, format,
-                                   bytes.data_ptr(), memory.allocate(), stream_of(bytes), status));
-    check_frame(status, where);
+    std::vector<Status> statuses;
+    check_cuda(cuda::decode_planes(
+        {{section, static_cast<std::size_t>(size), elements, format, bytes.data_ptr()}},
+        memory.allocate(), stream_of(bytes), statuses));
+    check_frame(statuses[0], where);
     return;
   }
 #endif
