@@ -106,7 +106,7 @@ LAYERS = (
                 "lane_coding lane_tails digit_coder digit_engine digit_kernels* digit_slots* "
                 "digit_coding* digit_lane",
             ),
-            (1, "planes fixed_section lm_section frame checksum* checksum_blocks status version"),
+            (1, "planes fixed_section lm_section frame checksum* status version"),
         ),
     ),
     Layer(
@@ -116,10 +116,10 @@ LAYERS = (
         (
             (1, "short_floats near_lossless"),
             (1, "predict"),
-            (1, "serialize fixed fixed_jobs planes planes_jobs"),
+            (1, "serialize fixed fixed_jobs planes planes_jobs planes_chunks planes_decoder"),
             (1, ""),
             (1, "entropy entropy_jobs lane_coding digit_lane"),
-            (1, "checksum"),
+            (1, "checksum checksum_jobs"),
         ),
     ),
 )

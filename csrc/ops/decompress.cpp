@@ -75,6 +75,32 @@ void check_past(const FrameHeader& header, const PastFrame* past) {
                   "came in another order, or the two sides did not begin together");
 }
 
+PlanesSection planes_section(const TensorRecord& record, const at::Tensor& bytes,
+                             std::string where) {
+  return {{bytes, float_format(record.dtype)},
+          static_cast<std::int64_t>(record.section_offset),
+          static_cast<std::int64_t>(record.section_size),
+          std::move(where)};
+}
+
+// On CUDA.
+void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
+                       const std::vector<at::Tensor>& bytes) {
+  std::vector<PlanesSection> sections;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    if (record.bytes != 0 && record.method == Method::planes)
+      sections.push_back(planes_section(record, bytes[i], describe_tensor(i, record)));
+  }
+  const PlainDispatch plain;
+  if (!sections.empty()) decode_planes_sections(frame, sections);
+}
+
+void check_data(std::uint64_t checksum, std::size_t index, const TensorRecord& record) {
+  const bool good = static_cast<std::uint32_t>(checksum) == record.data_checksum;
+  check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(index, record));
+}
+
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
                                    PastFrame* past, const std::vector<at::Tensor>* references) {
   const at::Tensor frame = frame_bytes(data);
@@ -140,15 +166,15 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   FixedHeads heads(header.tensors.size());
   const PastTensors nothing;
   const PastTensors& known = header.past.has_value() ? past->tensors : nothing;
+  if (!device.is_cpu()) decode_all_planes(frame, header, bytes);
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];
     const auto offset = static_cast<std::int64_t>(record.section_offset);
     const auto size = static_cast<std::int64_t>(record.section_size);
     if (record.bytes != 0 && record.method == Method::raw) {
       copy_bytes(part_of(frame, offset, size), bytes[i]);
-    } else if (record.bytes != 0 && record.method == Method::planes) {
-      decode_planes_section(frame, offset, size, float_format(record.dtype), bytes[i],
-                            describe_tensor(i, record));
+    } else if (record.bytes != 0 && record.method == Method::planes && device.is_cpu()) {
+      decode_planes_section(frame, planes_section(record, bytes[i], describe_tensor(i, record)));
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
       SectionNeeds own;
       if (i < known.size()) own.past = known[i].get();
@@ -157,9 +183,12 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
                                       record.sizes, record.method == Method::lowrank, own, bytes[i],
                                       describe_tensor(i, record));
     }
-    const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
-    check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(i, record));
+    if (device.is_cpu()) check_data(checksum_of(bytes[i]), i, record);
   });
+  if (!device.is_cpu()) {
+    const std::vector<std::uint64_t> checksums = checksums_of(bytes);
+    for (std::size_t i = 0; i < bytes.size(); ++i) check_data(checksums[i], i, header.tensors[i]);
+  }
   if (past != nullptr) past->keep(header, heads);
   return outputs;
 }

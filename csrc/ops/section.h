@@ -11,8 +11,11 @@ namespace lmgc::ops {
 
 struct Section {
   std::int64_t size = 0;
-  std::function<void(const at::Tensor& out)>
-      write;  // `out`: 1-D uint8, `size` bytes, on the frame's device
+  // `out`: 1-D uint8, `size` bytes, on the frame's device.
+  std::function<void(const at::Tensor& out)> write;
+  // Null, or to be called after write() of all sections of a frame: writes what others only took
+  // note of, for all of them at once.
+  std::function<void()> finish = nullptr;
 };
 
 }  // namespace lmgc::ops

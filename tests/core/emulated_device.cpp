@@ -1,6 +1,7 @@
 #include "emulated_device.h"
 
 #include "core/warp.h"
+#include "cuda/checksum_jobs.h"
 #include "cuda/entropy_jobs.h"
 #include "cuda/fixed_jobs.h"
 #include "cuda/launch.h"
@@ -64,6 +65,8 @@ int launch_blocks(std::int64_t count, const Body& body, void*) {
   EMULATE_WARPS(Job<4>);    \
   EMULATE_WARPS(Job<8>);    \
   EMULATE_WARPS(Job<16>)
+
+EMULATE_WARPS(SumBlocks);
 
 EMULATE(FillDecodeEntries);
 EMULATE_WARPS(CopyParts);
