@@ -102,9 +102,9 @@ LAYERS = (
             ),
             (
                 1,
-                "entropy rans* rans_block rans_runs rans_contexts* warp_rans digits warp_digits range_coder "
-                "lane_coding lane_tails digit_coder digit_engine digit_kernels* digit_slots* "
-                "digit_coding* digit_lane",
+                "entropy rans* rans_block rans_runs rans_contexts* warp_rans digits warp_digits "
+                "range_coder lane_coding lane_tails digit_coder digit_engine digit_kernels* "
+                "digit_slots* digit_coding* digit_lane",
             ),
             (1, "planes fixed_section lm_section frame checksum* status version"),
         ),
