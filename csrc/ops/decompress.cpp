@@ -1,6 +1,7 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "ops/checksum.h"
 #include "ops/compress.h"
@@ -83,16 +84,23 @@ PlanesSection planes_section(const TensorRecord& record, const at::Tensor& bytes
           std::move(where)};
 }
 
-// On CUDA.
+// On CUDA, groups of tensors: their planes and decoding tables take memory until they are done, and
+// the tables of a tensor take some, however small it is.
 void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
                        const std::vector<at::Tensor>& bytes) {
+  constexpr std::uint64_t most_bytes = std::uint64_t{256} << 20, tensor_bytes = 1 << 18;
+  const PlainDispatch plain;
   std::vector<PlanesSection> sections;
+  std::uint64_t size = 0;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
-    if (record.bytes != 0 && record.method == Method::planes)
-      sections.push_back(planes_section(record, bytes[i], describe_tensor(i, record)));
+    if (record.bytes == 0 || record.method != Method::planes) continue;
+    sections.push_back(planes_section(record, bytes[i], describe_tensor(i, record)));
+    size += record.bytes + tensor_bytes;
+    if (size < most_bytes) continue;
+    decode_planes_sections(frame, std::exchange(sections, {}));
+    size = 0;
   }
-  const PlainDispatch plain;
   if (!sections.empty()) decode_planes_sections(frame, sections);
 }
 
