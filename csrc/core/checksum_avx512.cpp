@@ -25,7 +25,12 @@ std::uint64_t checksum_words_avx512(const std::uint8_t* data, std::size_t words,
     sum = _mm512_add_epi64(sum, x);
     position = _mm512_add_epi64(position, next);
   }
-  return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sum));
+  // Not _mm512_reduce_add_epi64, whose sum of signed integers overflows.
+  alignas(64) std::uint64_t sums[8];
+  _mm512_store_si512(sums, sum);
+  std::uint64_t all = 0;
+  for (const std::uint64_t own : sums) all += own;
+  return all;
 }
 
 }  // namespace lmgc
