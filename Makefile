@@ -4,7 +4,11 @@
 #
 #   make demo     compress real gradients and print what happened
 #   make test     pytest, then the C++ tests
-#   make fuzz     libFuzzer on the torch-free core, FUZZ_SECONDS (60) each target; needs clang++
+#   make fuzz     libFuzzer on the torch-free core, and frames and archives against each other,
+#                 FUZZ_SECONDS (60) each target; needs clang++
+#   make sanitize the core's C++ tests with AddressSanitizer, UndefinedBehaviorSanitizer and, in
+#                 another build, ThreadSanitizer
+#   make tidy     clang-tidy on the torch-free core; needs clang-tidy
 #   make build    the native libraries, and the package as an editable install
 #   make lint     style and types, as CI checks them
 #   make docs     the documentation's pages, in build/docs
@@ -25,6 +29,7 @@ JOBS ?= $(shell nproc)
 BASE_PYTHON ?=
 # No input asks for more at once, in MiB: bytes that lie must not make a decoder ask for much.
 FUZZ_FLAGS = -malloc_limit_mb=16 -max_len=8192 -timeout=10 -verbosity=0 -print_final_stats=1
+FUZZ_TARGETS = frame planes fixed lm round_trip
 # Asked when it is needed, because .ci/system_packages may install it.
 FIND_PYTHON = command -v "$(BASE_PYTHON)" || command -v python3.11 || command -v python3
 CMAKE_ARGS ?=
@@ -36,7 +41,7 @@ TOOLS := .venv/.lmgc-tools
 EDITABLE := build/.lmgc-editable
 CXX_FILES = $(shell find csrc tests examples -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test fuzz build lint docs format dist stubs clean
+.PHONY: demo test fuzz sanitize tidy build lint docs format dist stubs clean
 
 demo: build
 	@$(PY) examples/demo.py
@@ -47,16 +52,36 @@ test: build
 	@ctest --test-dir build --output-on-failure --parallel $(JOBS)
 
 # Inputs that reached something new stay in build/fuzz/corpus, those that failed in build/fuzz.
-fuzz: $(EDITABLE)
+fuzz: build
 	@cmake -S . -B build/fuzz -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=clang++ \
 	  -DLMGC_FUZZ=ON -DLMGC_TORCH=OFF -DBUILD_TESTING=OFF > build/fuzz.log
 	@cmake --build build/fuzz --parallel $(JOBS)
 	@$(PY) tests/fuzz/seeds.py build/fuzz/corpus
-	@for target in frame planes fixed round_trip; do \
+	@for target in $(FUZZ_TARGETS); do \
 	  echo "fuzz_$$target"; \
 	  build/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) $(FUZZ_FLAGS) \
 	    -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target; \
 	done
+	@for script in differential archives; do \
+	  echo "$$script.py"; \
+	  $(PY) tests/fuzz/$$script.py --seconds $(FUZZ_SECONDS) --found build/fuzz; \
+	done
+
+sanitize: $(TOOLS)
+	@mkdir -p build
+	@for sanitizers in address,undefined thread; do \
+	  tree=build/$${sanitizers%%,*}; \
+	  cmake -S . -B $$tree -DCMAKE_BUILD_TYPE=Release -DLMGC_TORCH=OFF \
+	    -DLMGC_SANITIZE=$$sanitizers > $$tree.log; \
+	  cmake --build $$tree --parallel $(JOBS) --target lmgc_core_tests >> $$tree.log; \
+	  echo "$$sanitizers"; \
+	  $$tree/lmgc_core_tests; \
+	done
+
+# Findings are printed; how many were suppressed in the headers of others goes to the file.
+tidy: $(EDITABLE)
+	@printf '%s\n' csrc/core/*.cpp | \
+	  xargs -P $(JOBS) -n 1 clang-tidy -p build --quiet --warnings-as-errors='*' 2> build/tidy.log
 
 # The editable install is made once; from then on CMake compiles what has changed.
 build: $(EDITABLE)

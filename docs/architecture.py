@@ -70,12 +70,15 @@ LAYERS = (
             (1, "dtype near_lossless fixed_view"),
             (
                 1,
-                "scales low_rank search_limits spectrum rank_choice product panel_product "
-                "projection delta",
+                "scales low_rank search_limits spectrum rank_choice panel_product projection delta",
             ),
             (1, "serialize features fixed planes"),
             (1, "prior prior_contract prior_state prior_probe native_prior"),
-            (1, "lm digit_coders lmgc lmgc_encode lmgc_decode lane_group lockstep"),
+            (
+                1,
+                "lm digit_coders digit_module digit_device lmgc lmgc_encode lmgc_decode "
+                "lane_group lockstep",
+            ),
             (1, "compress decompress info tables section warm_start past_frame checksum"),
         ),
     ),
@@ -87,13 +90,13 @@ LAYERS = (
             (1, "float_format short_floats near_lossless"),
             (
                 1,
-                "predict residual_scales rice factors fixed_factors integer_product* "
-                "integer_product_tiles projection delta",
+                "predict residual_scales rice flag_runs factors fixed_factors integer_product* "
+                "integer_product_plan integer_product_tiles projection delta",
             ),
             (
                 1,
                 "serialize windows lanes fixed* fixed_walk fixed_blocks fixed_kernels* fixed_sums* "
-                "fixed_tails* plane_bytes plane_kernels*",
+                "fixed_reference* fixed_tails* plane_bytes plane_kernels*",
             ),
             (
                 1,
@@ -127,7 +130,7 @@ LAYERS = (
 BENEATH = (
     ("python/lmgc_torch", "errors _library _fake __main__"),
     ("csrc/ops", "library options error for_each device_memory upload"),
-    ("csrc/core", "bits bytes integer_math spread parallel scratch host_device warp"),
+    ("csrc/core", "bits bytes integer_math* spread parallel scratch host_device warp isa"),
     ("csrc/cuda", "launch task_list warp memory runtime"),
     ("csrc/api, pybind", "lmgc module build_config"),
     ("reference.py", "reference_*"),

@@ -36,7 +36,10 @@ METHODS = ["raw", "planes", "scale", "lowrank", "auto", "lmgc"]
 
 def bits(tensor: Tensor) -> Tensor:
     """The bytes of a tensor as it reads, uint8 of shape [bytes]."""
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    # Not contiguous(): it keeps the stride of a dimension of one element.
+    plain = (
+        tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    )
     if plain.numel() == 0:
         return torch.empty(0, dtype=torch.uint8, device=plain.device)
     return plain.reshape(-1).view(torch.uint8)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import multiprocessing
 import os
 import pickle
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -17,13 +14,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from processes import CONTEXT, TIMEOUT, answer
 
-TIMEOUT = 300.0  # seconds; only a hang should ever take that long
 GRACE = 15.0  # for the others, when one rank has failed
-
-# A server that has imported torch forks each rank: that takes a tenth of a second, not several.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "torch.distributed.fsdp", "lmgc_torch", "pytest"])
 
 
 class RanksError(AssertionError):
@@ -55,8 +48,8 @@ def run_ranks(
     with tempfile.TemporaryDirectory() as folder:
         processes, connections = [], []
         for rank in range(world_size):
-            ours, theirs = _context.Pipe(duplex=False)
-            process = _context.Process(
+            ours, theirs = CONTEXT.Pipe(duplex=False)
+            process = CONTEXT.Process(
                 target=_work,
                 args=(theirs, f"{folder}/rendezvous", rank, world_size, timeout, function, args),
                 daemon=True,
@@ -111,10 +104,9 @@ def _work(
     function: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> None:
-    faulthandler.dump_traceback_later(timeout, exit=True)  # shows where it hangs
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may lead nowhere
-    try:
+    def in_the_group() -> Any:
+        torch.set_num_threads(1)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may lead nowhere
         dist.init_process_group(
             "gloo",
             init_method=f"file://{rendezvous}",
@@ -122,12 +114,8 @@ def _work(
             world_size=world_size,
             timeout=timedelta(seconds=timeout),
         )
-        answer = (True, function(rank, *args))
-        data = pickle.dumps(answer)
-    except BaseException:
-        data = pickle.dumps((False, traceback.format_exc()))
-    # Pickled here: a queue would hand over tensors by file descriptors that end with this process.
-    connection.send_bytes(data)
-    connection.close()
+        return function(rank, *args)
+
+    answer(connection, in_the_group, timeout)
     with contextlib.suppress(Exception):
         dist.destroy_process_group()

@@ -124,22 +124,6 @@ def test_reading_a_buffer_warns_of_nothing(recwarn: pytest.WarningsRecorder):
     assert not recwarn.list
 
 
-@every_method
-def test_threads_do_not_change_the_bytes(method: str, prior: Prior):
-    given_ = [gradient(64, 3, 3, 3), gradient(300, 70, dtype=torch.bfloat16), torch.arange(1000)]
-    threads = torch.get_num_threads()
-    frames = []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            frames.append(compress(given_, method=method, prior=prior))
-            assert all_identical(decompress(frames[0], prior=prior), given_)
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(frames[0], frames[1])
-    assert torch.equal(frames[0], frames[2])
-
-
 def test_memory_limit_does_not_change_the_bytes(prior: Prior, feature_prior: Prior):
     given_ = [gradient(70, 100), gradient(3000)]
     for model in (prior, feature_prior):

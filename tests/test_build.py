@@ -1,6 +1,7 @@
 """The package as built: diagnosis, build facts, typing, and what a broken one says."""
 
 import ast
+import importlib
 import importlib.metadata
 import re
 import shutil
@@ -174,3 +175,17 @@ def test_another_torch_release_is_refused(monkeypatch: pytest.MonkeyPatch):
     _library.ops.cache_clear()
     with pytest.raises(ImportError, match=r"was built for torch 2\.6\.0\+cpu"):
         _library.ops()
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("checkpoint", "torch.distributed.checkpoint._extension"),
+        ("fsdp", "torch.distributed.fsdp._fully_shard._fsdp_api"),
+    ],
+)
+def test_a_torch_that_is_too_old_for_a_part(name: str, needs: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, needs, None)
+    monkeypatch.delitem(sys.modules, f"lmgc_torch.distributed.{name}", raising=False)
+    with pytest.raises(ImportError, match=rf"of torch {re.escape(torch.__version__)} .* newer"):
+        importlib.import_module(f"lmgc_torch.distributed.{name}")

@@ -220,8 +220,10 @@ def test_frames_that_are_not_ours() -> None:
     assert restored(stream([zeros], 1000)) == bytes(1000)
     with pytest.raises(CorruptFrameError, match="holds no list"):
         restored(stream(zeros, 1000))
-    with pytest.raises(CorruptFrameError, match="does not hold 999 bytes"):
+    with pytest.raises(CorruptFrameError, match="999 bytes of tensors were expected"):
         restored(stream([zeros], 999))
+    with pytest.raises(CorruptFrameError, match="does not hold 1001 bytes"):
+        restored(stream([zeros], 1001))
     with pytest.raises(CorruptFrameError, match="cannot be"):
         restored(stream([torch.zeros(1 << 25)], 1 << 27))
     with pytest.raises(CorruptFrameError, match="is of version 9; this lmgc_torch reads version 1"):

@@ -204,8 +204,3 @@ def test_damage_is_an_error_on_both_sides():
         assert outcomes[0] == outcomes[1], place
         refused += outcomes[0] is not None
     assert refused > 150
-
-
-def test_opcheck():
-    now, before = two_steps((30, 40), torch.float32)
-    torch.library.opcheck(OPS.compress.reference, ([now], [before]), {"method": "scale"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
@@ -32,13 +32,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 every_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small work on many threads is slow where other processes want the processors too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- tensors of all kinds ------------------------------------------------------------------------
@@ -387,6 +381,22 @@ def test_inputs_that_want_gradients_or_are_of_inference_mode():
         assert not back.requires_grad
         assert not back.is_inference()
         assert identical(back, MATRICES[0])
+
+
+def test_results_are_of_inference_mode_where_the_caller_is():
+    """Those that other threads decode as well."""
+    threads = torch.get_num_threads()
+    frame = OPS.compress([MATRICES[0]] * 40, method="planes")
+    try:
+        torch.set_num_threads(4)
+        with torch.inference_mode():
+            inferred = OPS.decompress(frame)
+        plain = OPS.decompress(frame)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(tensor.is_inference() for tensor in inferred)
+    assert not any(tensor.is_inference() for tensor in plain)
+    assert all_identical(inferred, plain)
 
 
 def test_random_numbers_of_the_caller_stay_as_they_are():

@@ -240,11 +240,11 @@ def _a_rank_that_cannot_compress(rank: int) -> None:
 def _damage(rank: int) -> None:
     """What a rank sends is not what the other expects."""
     part = torch.randn(1000)
-    for wrong in (part.double(), part[:999], torch.randn(1001)):
+    for wrong in (part.half(), part[:999], part.double(), torch.randn(1001)):
         frame = CompressedAllGather("planes", 0)._compress(wrong)
         gather = CompressedAllGather("planes", 0)
         gather._compress = lambda *_, frame=frame: frame  # type: ignore[method-assign]
-        with pytest.raises(CorruptFrameError, match="expected from another rank"):
+        with pytest.raises(CorruptFrameError, match="expected"):
             gather(torch.empty(2000), part, dist.group.WORLD)
 
 

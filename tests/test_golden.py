@@ -33,6 +33,13 @@ INDEX: dict[str, Any] = {
 }
 
 
+# Frames of types that the torch at hand does not have (2.6 has no float8_e8m0fnu).
+OF_NEWER_TORCH = {
+    name
+    for name, entry in INDEX.items()
+    if not all(hasattr(torch, dtype) for dtype, _, _ in entry["tensors"])
+}
+
 PriorOf = Callable[[str], BothPriors]
 
 
@@ -67,7 +74,17 @@ def test_golden_files_are_there():
         assert golden.main([str(version)]) == 1  # refuses to overwrite
 
 
-@pytest.mark.parametrize("name", INDEX)
+def test_types_that_this_torch_lacks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(torch, "float8_e8m0fnu", raising=False)
+    frame = (GOLDEN / "v1_raw.lmgc").read_bytes()
+    with pytest.raises(ValueError, match="has no element type float8_e8m0fnu"):
+        info(frame)
+    for name in OF_NEWER_TORCH:
+        with pytest.raises(ValueError, match="has no element type"):
+            decompress((GOLDEN / f"{name}.lmgc").read_bytes())
+
+
+@pytest.mark.parametrize("name", sorted(INDEX.keys() - OF_NEWER_TORCH))
 def test_golden_frames_decode(name: str, golden_prior: PriorOf):
     frame = (GOLDEN / f"{name}.lmgc").read_bytes()
     assert name.startswith(f"v{info(frame).version}_")
@@ -100,7 +117,7 @@ WRITTEN_OTHERWISE = {
     "name",
     [
         n
-        for n in INDEX
+        for n in sorted(INDEX.keys() - OF_NEWER_TORCH)
         if not {"lowrank", "past", "reference"} & set(n.split("_")) and n not in WRITTEN_OTHERWISE
     ],
 )

@@ -21,13 +21,7 @@ from lmgc_torch import prior as prior_module
 WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small work on many threads is slow where other processes want the processors too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

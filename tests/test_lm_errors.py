@@ -26,14 +26,7 @@ from lmgc_torch import CorruptFrameError, Prior, PriorMismatchError, compress, d
 from lmgc_torch import reference_common as ref_common
 from lmgc_torch import reference_frame as ref_frame
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small work on many threads is slow where other processes want the processors too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_tensors() -> list[Tensor]:

@@ -28,13 +28,7 @@ from lmgc_torch.priors.residual import CONTEXT_FEATURES, ResidualPrior
 FEATURES = ["digit", "left1.value", "width", "above.magnitude", "context", "adaptive"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small work on many threads is slow where other processes want the processors too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def half_zeros(seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from lm_priors import paying
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lmgc_torch
-from lmgc_torch import Prior
+from lmgc_torch import PastFrame, Prior, WarmStart
 from lmgc_torch.api import NEEDS_PRIOR
 
 OPS = ops()
@@ -37,12 +37,23 @@ KNOWN_FAILURES = {
     ),
     ("compress.prior", True, "test_aot_dispatch_dynamic"): "as for compress",
     **{
-        ("decompress", with_prior, test): (
+        (operator, False, test): "as for compress: a custom class"
+        for operator in ("compress.past", "compress.warm", "decompress.past")
+        for test in ("test_schema", "test_aot_dispatch_dynamic")
+    },
+    **{
+        (operator, with_prior, test): (
             "how many tensors come back stands in the bytes, which a trace does not have"
         )
-        for with_prior in (False, True)
+        for operator, with_prior in (
+            ("decompress", False),
+            ("decompress", True),
+            ("decompress.past", False),
+            ("decompress.reference", False),
+        )
         for test in ("test_faketensor", "test_aot_dispatch_dynamic")
     },
+    ("version", False, "test_aot_dispatch_dynamic"): "there is no tensor to trace",
     **{
         ("residual_features", False, test): (
             "how many matrices a tensor has depends on its elements, which a trace does not have"
@@ -72,31 +83,57 @@ every_method = pytest.mark.parametrize("method", [*METHODS, "lm"])
 def arguments(operator: str, method: str, prior: Prior) -> tuple[tuple, dict]:
     handle = prior.handle if method in NEEDS_PRIOR else None
     tensors = [gradient(8, 40), torch.arange(5), torch.empty(0, 2), paying()]
-    if operator == "residual_features":
-        return (tensors[0], ["digit", "width"]), {}
-    if operator.startswith("compress"):
-        return (tensors, handle), {"method": method}
+    others = [tensor.clone() for tensor in tensors]
+    kept = {"past": PastFrame().handle, "warm": WarmStart().handle, "reference": others}
+    name, _, overload = operator.partition(".")
+    if name == "compress":
+        return (tensors, kept.get(overload, handle)), {"method": method}
+    if overload == "reference":
+        return (OPS.compress.reference(tensors, others, method=method), others), {}
+    bfloat16 = (torch.bfloat16, [8, 40])
+    alone = {
+        "version": (),
+        "context_features": (tensors[0], ["digit", "exponent_bits"]),
+        "residual_features": (tensors[0], ["digit", "width"]),
+        "round_mantissas": (tensors[0], 3, True),
+        "round_to_powers": (tensors[0], torch.full((8 * 20,), -3, dtype=torch.int32), 2),
+        "serialize": (tensors[0],),
+        "tokenize": (tensors[0],),
+        "deserialize": (OPS.serialize(tensors[0].bfloat16()), *bfloat16),
+        "detokenize": (OPS.tokenize(tensors[0].bfloat16()), *bfloat16),
+    }
+    if name in alone:
+        return alone[name], {}
     frame = OPS.compress(tensors, handle, method=method)
-    return ((frame, handle) if operator == "decompress" else (frame,)), {}
+    return ((frame, kept.get(overload, handle)) if name == "decompress" else (frame,)), {}
+
+
+CHECKED = [
+    *(("compress", method) for method in ("planes", "lm", "lmgc")),
+    *(("compress.prior", method) for method in ("lm", "lmgc")),
+    *(("compress.past", "lowrank"), ("compress.warm", "lowrank")),
+    ("compress.reference", "scale"),
+    *(("decompress", method) for method in ("planes", "lm", "lmgc")),
+    *(("decompress.past", "lowrank"), ("decompress.reference", "scale")),
+    *(("contents", "lm"), ("info", "lm"), ("version", "raw")),
+    *(("context_features", "raw"), ("residual_features", "raw")),
+    *(("round_mantissas", "raw"), ("round_to_powers", "raw")),
+    *(("serialize", "raw"), ("deserialize", "raw"), ("tokenize", "raw"), ("detokenize", "raw")),
+]
+
+
+def test_opcheck_knows_every_operator():
+    there = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("lmgc::")}
+    assert there == {f"lmgc::{operator}" for operator, _ in CHECKED}
 
 
 @pytest.mark.parametrize("test", TESTS)
-@pytest.mark.parametrize(
-    ("operator", "method"),
-    [
-        *(("compress", method) for method in ("planes", "lm", "lmgc")),
-        *(("compress.prior", method) for method in ("lm", "lmgc")),
-        *(("decompress", method) for method in ("planes", "lm", "lmgc")),
-        ("contents", "lm"),
-        ("info", "lm"),
-        ("residual_features", "lm"),
-    ],
-)
+@pytest.mark.parametrize(("operator", "method"), CHECKED)
 def test_opcheck(
     operator: str, method: str, test: str, prior_of: PriorOf, request: pytest.FixtureRequest
 ):
-    with_prior = method in NEEDS_PRIOR and operator not in ("contents", "info", "residual_features")
-    reason = KNOWN_FAILURES.get((operator, with_prior, test))
+    takes_prior = operator in ("compress", "compress.prior", "decompress")
+    reason = KNOWN_FAILURES.get((operator, takes_prior and method in NEEDS_PRIOR, test))
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason))
     args, kwargs = arguments(operator, method, prior_of(method))
@@ -121,7 +158,8 @@ def test_schemas_are_as_documented():
     )
     assert OPS.compress.overloads() == ["default", "prior", "warm", "past", "reference"]
     assert str(OPS.decompress.default._schema) == (
-        "lmgc::decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None) -> Tensor[]"
+        "lmgc::decompress(Tensor data, __torch__.torch.classes.lmgc.Prior? prior=None, *, "
+        "int? max_bytes=None) -> Tensor[]"
     )
     assert str(OPS.info.default._schema) == "lmgc::info(Tensor data) -> str"
     contents = "lmgc::contents(Tensor data) -> (str metadata, str[] methods)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,6 @@ NOTEBOOK = Path(__file__).resolve().parents[1] / "examples" / "notebooks" / "lmg
 def gradient() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return 1e-3 * torch.randn(4096, generator=generator)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Many small operations are slow with several threads where cores are busy."""
-    with run.threads(1):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,9 @@ from helpers import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lmgc_torch import Prior, api, compress, decompress, info
+from lmgc_torch import Prior, api, compress, decompress, files, info
+from lmgc_torch.archive import identity
+from lmgc_torch.distributed import codec
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -61,7 +63,25 @@ SHAPES = st.one_of(
 
 @st.composite
 def tensors(draw: st.DrawFn, dtypes: list[torch.dtype] = DTYPES) -> torch.Tensor:
-    """Tensors of any type and shape: random bits, few values, zeros, or like gradients."""
+    """Tensors of any type, shape and strides."""
+    tensor = draw(dense_tensors(dtypes))
+    if tensor.dim() > 0 and draw(st.booleans()):
+        tensor = tensor.permute(draw(st.permutations(range(tensor.dim()))))
+        dimension = draw(st.integers(0, tensor.dim() - 1))
+        kind = draw(st.sampled_from(["permuted", "part", "expanded"]))
+        if kind == "part":
+            index = [slice(None)] * tensor.dim()
+            index[dimension] = slice(draw(st.integers(0, 3)), None, draw(st.integers(1, 3)))
+            tensor = tensor[tuple(index)]
+        if kind == "expanded" and tensor.size(dimension) > 0:
+            sizes = list(tensor.shape)
+            tensor = tensor.narrow(dimension, 0, 1).expand(sizes)
+    return tensor
+
+
+@st.composite
+def dense_tensors(draw: st.DrawFn, dtypes: list[torch.dtype]) -> torch.Tensor:
+    """Random bits, few values, zeros, or like gradients."""
     dtype = draw(st.sampled_from(dtypes))
     shape = draw(SHAPES)
     size = torch.Size(shape).numel() * dtype.itemsize
@@ -266,3 +286,18 @@ def test_the_caller_s_context_does_not_matter(name: str, method: str, prior: Pri
     with CONTEXTS[name]():
         assert torch.equal(compress(values, method=method, prior=prior), expected)
         assert identical(decompress(expected, prior=prior), values)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (3, 1)])
+def test_the_bytes_of_a_single_element_with_a_stride(shape: tuple[int, ...], tmp_path):
+    """torch shows bytes only where the stride is 1, and `contiguous` does not make it so."""
+    tensor = gradient(2 * shape[0], *shape[1:])[::2]
+    check(tensor)
+    assert identical(
+        codec.decode(codec.encode([tensor], "raw"), "raw", [shape], tensor.dtype)[0], tensor
+    )
+    needed = identity.Needed("a", tensor.dtype, shape)
+    assert identity.digest(needed, tensor) == identity.digest(needed, tensor.clone())
+    with (tmp_path / "bytes").open("wb") as file:
+        files.write_bytes(file, tensor)
+    assert (tmp_path / "bytes").read_bytes() == to_bytes(bits(tensor))

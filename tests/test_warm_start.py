@@ -262,14 +262,3 @@ def test_wrong_arguments():
         compress(torch.zeros(4), warm_start={})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="warm starts and past frames are for"):
         lmgc_torch._library.ops().compress.warm([], WarmStart().handle, method="planes")
-
-
-def test_opcheck():
-    tensors = [drifting(1)[0], torch.arange(10)]
-    # Not the others: they compare arguments before and after, and custom classes know no ==.
-    torch.library.opcheck(
-        OPS.compress.warm,
-        (tensors, WarmStart().handle),
-        {"method": "lowrank"},
-        test_utils=("test_autograd_registration", "test_faketensor"),
-    )

@@ -1,6 +1,8 @@
 // The C++ face of the library: the operators' functions, with their errors as classes.
 #include "lmgc_torch/lmgc.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "core/version.h"
@@ -53,6 +55,7 @@ auto translated(Work&& work) {
     return work();
   } catch (const c10::Error& error) {
     raise_if<CorruptFrameError>(error, "CorruptFrameError: ");
+    raise_if<TooLargeError>(error, "TooLargeError: ");
     raise_if<PriorMismatchError>(error, "PriorMismatchError: ");
     raise_if<PastMismatchError>(error, "PastMismatchError: ");
     raise_if<ReferenceMismatchError>(error, "ReferenceMismatchError: ");
@@ -109,25 +112,29 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const CompressOption
   });
 }
 
-std::vector<at::Tensor> decompress(const at::Tensor& frame, const std::optional<Prior>& prior) {
+std::vector<at::Tensor> decompress(const at::Tensor& frame, const std::optional<Prior>& prior,
+                                   std::optional<std::int64_t> max_bytes) {
   TORCH_CHECK_VALUE(frame.defined(), "the frame is an undefined tensor");
-  return translated([&] { return ops::decompress(frame, Access::of(prior)); });
+  return translated([&] { return ops::decompress(frame, Access::of(prior), max_bytes); });
 }
 
 std::vector<at::Tensor> decompress(const at::Tensor& frame,
-                                   const std::vector<at::Tensor>& reference) {
+                                   const std::vector<at::Tensor>& reference,
+                                   std::optional<std::int64_t> max_bytes) {
   TORCH_CHECK_VALUE(frame.defined(), "the frame is an undefined tensor");
-  return translated([&] { return ops::decompress_reference(frame, reference); });
+  return translated([&] { return ops::decompress_reference(frame, reference, max_bytes); });
 }
 
-std::vector<at::Tensor> decompress(const at::Tensor& frame, const PastFrame& past) {
+std::vector<at::Tensor> decompress(const at::Tensor& frame, const PastFrame& past,
+                                   std::optional<std::int64_t> max_bytes) {
   TORCH_CHECK_VALUE(frame.defined(), "the frame is an undefined tensor");
-  return translated([&] { return ops::decompress_past(frame, Access::of(past)); });
+  return translated([&] { return ops::decompress_past(frame, Access::of(past), max_bytes); });
 }
 
 std::int64_t FrameInfo::raw_bytes() const {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
   std::int64_t sum = 0;
-  for (const TensorInfo& tensor : tensors) sum += tensor.raw_bytes;
+  for (const TensorInfo& tensor : tensors) sum += std::min(tensor.raw_bytes, most - sum);
   return sum;
 }
 

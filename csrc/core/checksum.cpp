@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "core/isa.h"
+
 namespace lmgc {
 
 #if defined(__x86_64__)
@@ -16,9 +18,7 @@ namespace {
 std::size_t sum_groups(const std::uint8_t* data, std::size_t words, std::uint64_t first_word,
                        std::uint64_t& sum) {
 #if defined(__x86_64__)
-  static const bool avx512 =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-  if (avx512) {
+  if (has_isa(isa_avx512f | isa_avx512dq)) {
     const std::size_t whole = words / 8 * 8;
     sum += checksum_words_avx512(data, whole, first_word);
     return whole;

@@ -6,13 +6,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/integer_math_avx512.h"
+
 namespace lmgc {
 
 std::uint64_t checksum_words_avx512(const std::uint8_t* data, std::size_t words,
                                     std::uint64_t first_word) {
-  constexpr std::uint64_t step = 0x9E3779B97F4A7C15u;
+  constexpr std::uint64_t step = 0x9E3779B97F4A7C15u, steps = 8 * step;
   const __m512i factor = _mm512_set1_epi64(static_cast<long long>(0xD6E8FEB86659FD93u));
-  const __m512i next = _mm512_set1_epi64(static_cast<long long>(8 * step));
+  const __m512i next = _mm512_set1_epi64(static_cast<long long>(steps));
   alignas(64) std::uint64_t start[8];
   for (std::uint64_t i = 0; i < 8; ++i) start[i] = (first_word + i + 1) * step;
   __m512i position = _mm512_load_si512(start);
@@ -25,12 +27,7 @@ std::uint64_t checksum_words_avx512(const std::uint8_t* data, std::size_t words,
     sum = _mm512_add_epi64(sum, x);
     position = _mm512_add_epi64(position, next);
   }
-  // Not _mm512_reduce_add_epi64, whose sum of signed integers overflows.
-  alignas(64) std::uint64_t sums[8];
-  _mm512_store_si512(sums, sum);
-  std::uint64_t all = 0;
-  for (const std::uint64_t own : sums) all += own;
-  return all;
+  return sum_of_words(sum);
 }
 
 }  // namespace lmgc

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/isa.h"
 #include "core/range_coder.h"
 
 namespace lmgc {
@@ -99,14 +100,18 @@ const DigitKernels digit_kernels_portable = {start_portable,  look_portable,   w
                                              starts_portable, encode_portable, decode_portable,
                                              learn_portable};
 
+#if defined(__x86_64__)
+bool has_digits_avx2() { return has_isa(isa_avx2); }
+bool has_digits_avx512() {
+  return has_isa(isa_avx512f | isa_avx512bw | isa_avx512dq | isa_avx512vl | isa_avx512vnni);
+}
+#endif
+
 const DigitKernels& digit_kernels() {
   static const DigitKernels& best = []() -> const DigitKernels& {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni"))
-      return digit_kernels_avx512;
-    if (__builtin_cpu_supports("avx2")) return digit_kernels_avx2;
+    if (has_digits_avx512()) return digit_kernels_avx512;
+    if (has_digits_avx2()) return digit_kernels_avx2;
 #endif
     return digit_kernels_portable;
   }();

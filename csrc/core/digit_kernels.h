@@ -111,6 +111,8 @@ void learn_avx512(SlotLanes& lanes, int active, const std::int32_t* symbols);
 const DigitKernels& digit_kernels();
 extern const DigitKernels digit_kernels_portable;
 #if defined(__x86_64__)
+bool has_digits_avx2();
+bool has_digits_avx512();
 extern const DigitKernels digit_kernels_avx2;    // needs AVX2
 extern const DigitKernels digit_kernels_avx512;  // needs AVX-512 F, BW, DQ, VL and VNNI
 #endif

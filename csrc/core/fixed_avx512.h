@@ -21,6 +21,8 @@ void split(const FixedRun& run, const FixedBins& bins, const void* words, std::u
            TailBits& tails);
 int join(const FixedRun& run, const FixedBins& bins, const std::uint8_t* symbols, TailSource& tails,
          void* words);
+void refer(const FixedRun& run, const void* words, std::uint32_t factor, bool is_finest,
+           std::int64_t* values, std::int16_t* exponents);
 void row_terms(const std::int16_t* levels, const std::int32_t* others, std::int32_t own,
                std::int64_t count, bool refine, std::int64_t* sum, std::int64_t* counted);
 void column_terms(const std::int16_t* levels, std::int64_t stride, std::int64_t rows,

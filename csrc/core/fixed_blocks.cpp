@@ -101,32 +101,18 @@ void set_format(FixedRun& run, FloatFormat plain_format) {
   run.is_short = is_short(plain_format);
 }
 
+const void* word_at(const void* words, int bytes, std::int64_t index) {
+  return static_cast<const std::uint8_t*>(words) + bytes * index;
+}
+void* word_at(void* words, int bytes, std::int64_t index) {
+  return static_cast<std::uint8_t*>(words) + bytes * index;
+}
+
 // Predictions of the elements of a run by a reference and, where there is one, a product: kernels
 // take them for products with exponents of their own.
 struct ReferredRun {
   std::int64_t values[run_elements];
   std::int16_t exponents[run_elements];
-
-  // `run` has the product, elements from `first` on. Predictions for bins that fit the scales, or
-  // as fine as the format is.
-  void refer(const Reference& reference, const FixedFormat& format, std::int64_t first,
-             bool is_finest, FixedRun& run) {
-    const int finest = format.least - format.mantissa;
-    for (int i = 0; i < run.count; ++i) {
-      Prediction product;
-      if (run.product != nullptr)
-        product = {run.product[i], run.row_exponent + run.column_weights[i]};
-      const int scale = run.row_scale + (run.column_scales == nullptr ? 0 : run.column_scales[i]);
-      const int quantum = is_finest ? finest : std::max((scale >> 2) - bins_per_scale_bits, finest);
-      const Prediction both = predict_by(load_word(reference.words, format.bytes, first + i),
-                                         reference.factor, product, quantum, format);
-      values[i] = both.value;
-      exponents[i] = static_cast<std::int16_t>(both.value == 0 ? 0 : both.exponent);
-    }
-    run.product = values;
-    run.row_exponent = 0;
-    run.column_weights = exponents;
-  }
 };
 
 // body(run, first) for every run of elements [first, first + count): stretches of one row.
@@ -137,7 +123,6 @@ void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat pla
                   bool is_finest, const Body& body) {
   const bool predicted = head.predicted();
   const int base = predicted ? head.low_rank.factors.base() : 0;
-  const FixedFormat format(plain_format);
   FixedRun run;
   set_format(run, plain_format);
   ReferredRun referred;
@@ -157,18 +142,15 @@ void for_each_run(const FixedHead& head, const LiveShape& shape, FloatFormat pla
         static_cast<int>(std::min({shape.columns - column, end - at, std::int64_t{run_elements}}));
     if (head.reference.words != nullptr) {
       if (!predicted) run.product = nullptr;
-      referred.refer(head.reference, format, at, is_finest, run);
+      fixed_kernels()->refer(run, word_at(head.reference.words, run.bytes, at),
+                             head.reference.factor, is_finest, referred.values, referred.exponents);
+      run.product = referred.values;
+      run.row_exponent = 0;
+      run.column_weights = referred.exponents;
     }
     body(run, at);
     at += run.count;
   }
-}
-
-const void* word_at(const void* words, int bytes, std::int64_t index) {
-  return static_cast<const std::uint8_t*>(words) + bytes * index;
-}
-void* word_at(void* words, int bytes, std::int64_t index) {
-  return static_cast<std::uint8_t*>(words) + bytes * index;
 }
 
 DigitsBlock split_runs(const FixedKernels& kernels, const FixedInput& input, const FixedHead& head,

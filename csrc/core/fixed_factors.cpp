@@ -13,18 +13,17 @@ PastFactors past_factors(const FixedHead& head, const MatrixShape& shape) {
   past.rank = factors.rank;
   if (past.rank == 0) return past;
   const auto spread = [&](const Factor& factor, const std::vector<std::int16_t>& weights,
-                          const std::vector<bool>& dead, std::int64_t lines) {
+                          const FlagRuns& dead, std::int64_t lines) {
     if (dead.empty()) return PastFactor{factor.entries, weights};
     PastFactor all{std::vector<std::int32_t>(static_cast<std::size_t>(lines * past.rank)),
                    std::vector<std::int16_t>(static_cast<std::size_t>(lines))};
     auto from = factor.entries.begin();
     auto weight = weights.begin();
-    for (std::int64_t line = 0; line < lines; ++line) {
-      if (dead[static_cast<std::size_t>(line)]) continue;
+    dead.for_each_clear([&](std::int64_t line) {
       std::copy_n(from, past.rank, all.entries.begin() + line * past.rank);
       from += past.rank;
       all.weights[static_cast<std::size_t>(line)] = *weight++;
-    }
+    });
     return all;
   };
   past.u = spread(factors.u, head.low_rank.row_weights, head.dead_rows, shape.rows);
@@ -45,18 +44,17 @@ std::uint8_t* CodedFactors::write_body(std::uint8_t* out) const {
 namespace {
 
 // The means of a factor's entries, for a head whose projection is of `past`.
-bool open_means(const FixedHead& head, bool is_u, const Past& past, const Parallel& parallel,
+bool open_means(const FixedHead& head, bool is_u, const PastFactors* past, const Parallel& parallel,
                 EntryMeans& means) {
-  if (past.factors == nullptr || past.factors->by_dimension_1 != head.by_dimension_1) return false;
-  return means.open(
-      is_u ? head.u_projection : head.v_projection, is_u ? past.factors->u : past.factors->v,
-      past.factors->rank, is_u ? head.dead_rows : head.dead_columns,
-      is_u ? head.low_rank.row_weights : head.low_rank.column_weights, past.make_product, parallel);
+  if (past == nullptr || past->by_dimension_1 != head.by_dimension_1) return false;
+  return means.open(is_u ? head.u_projection : head.v_projection, is_u ? past->u : past->v,
+                    past->rank, is_u ? head.dead_rows : head.dead_columns,
+                    is_u ? head.low_rank.row_weights : head.low_rank.column_weights, parallel);
 }
 
 }  // namespace
 
-CodedFactors code_factors(const LiveShape& shape, const Past& past, FixedHead& head,
+CodedFactors code_factors(const LiveShape& shape, const PastFactors* past, FixedHead& head,
                           const Parallel& parallel) {
   CodedFactors coded;
   if (!head.predicted()) return coded;
@@ -131,7 +129,7 @@ FactorBodies find_factor_bodies(ByteReader& in, const LiveShape& shape, const Fi
   return bodies;
 }
 
-Status decode_factors(const FactorBodies& bodies, const LiveShape& shape, const Past& past,
+Status decode_factors(const FactorBodies& bodies, const LiveShape& shape, const PastFactors* past,
                       FixedHead& head, const Parallel& parallel) {
   Factors& factors = head.low_rank.factors;
   const auto decode = [&](bool is_u, const std::uint8_t* coefficients, const std::uint8_t* entries,

@@ -19,12 +19,6 @@ namespace lmgc {
 struct FixedHead;  // fixed_section.h
 struct LiveShape;
 
-// What is known of the tensor from a past frame, and how to multiply with it. Of the encoder too.
-struct Past {
-  const PastFactors* factors = nullptr;  // null: nothing is known
-  MakeProduct make_product;              // set where factors are
-};
-
 // The factors of a section's head, complete, for the frame after it. `shape` is fixed_shape().
 PastFactors past_factors(const FixedHead& head, const MatrixShape& shape);
 
@@ -37,8 +31,9 @@ struct CodedFactors {
 };
 
 // Codes the factors, if there are any; the head then has their widths and digits' heads. `past` is
-// for a head with projections: one that does not fit it is dropped.
-CodedFactors code_factors(const LiveShape& shape, const Past& past, FixedHead& head,
+// what is known from a past frame, null: nothing. It is for a head with projections: one that does
+// not fit it is dropped.
+CodedFactors code_factors(const LiveShape& shape, const PastFactors* past, FixedHead& head,
                           const Parallel& parallel);
 void write_factor_heads(const FixedHead& head, ByteWriter& out);
 
@@ -55,7 +50,7 @@ Status read_factor_heads(ByteReader& in, const LiveShape& shape, FixedHead& head
 FactorBodies find_factor_bodies(ByteReader& in, const LiveShape& shape, const FixedHead& head);
 // Decodes the entries from untrusted bodies: ok, bad_stream or bad_section, which a head with
 // projections is where `past` does not fit it.
-Status decode_factors(const FactorBodies& bodies, const LiveShape& shape, const Past& past,
+Status decode_factors(const FactorBodies& bodies, const LiveShape& shape, const PastFactors* past,
                       FixedHead& head, const Parallel& parallel);
 
 }  // namespace lmgc

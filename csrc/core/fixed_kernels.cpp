@@ -1,14 +1,13 @@
 #include "core/fixed_kernels.h"
 
+#include "core/isa.h"
+
 namespace lmgc {
 
 const FixedKernels* fixed_kernels() {
 #if defined(__x86_64__)
-  static const bool has_avx512 =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl");
-  if (has_avx512) return &fixed_kernels_avx512;
+  if (has_isa(isa_avx512f | isa_avx512bw | isa_avx512cd | isa_avx512dq | isa_avx512vl))
+    return &fixed_kernels_avx512;
 #endif
   return nullptr;
 }

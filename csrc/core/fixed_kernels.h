@@ -67,6 +67,11 @@ struct FixedKernels {
                        bool refine, std::int64_t* sums, std::int64_t* counted);
   // What a prior is told of each element, Known in digit_context.h: three bytes each.
   void (*known)(const FixedRun& run, std::int8_t* known);
+  // predict_by() of delta.h: values and exponents of predictions by the words and the factor of a
+  // reference, and the product if there is one, for bins that fit the scales or (`is_finest`) are
+  // as fine as the format. Where a value is zero, so is its exponent.
+  void (*refer)(const FixedRun& run, const void* words, std::uint32_t factor, bool is_finest,
+                std::int64_t* values, std::int16_t* exponents);
 };
 
 // Those for this processor, or null.

@@ -237,9 +237,9 @@ void find_levels_of(const FixedRun& run, const void* words, std::int16_t* levels
 }  // namespace
 }  // namespace fixed_avx512
 
-const FixedKernels fixed_kernels_avx512 = {fixed_avx512::find_bins_of, fixed_avx512::find_levels_of,
-                                           fixed_avx512::split,        fixed_avx512::join,
-                                           fixed_avx512::row_terms,    fixed_avx512::column_terms,
-                                           fixed_avx512::find_known_of};
+const FixedKernels fixed_kernels_avx512 = {
+    fixed_avx512::find_bins_of,  fixed_avx512::find_levels_of, fixed_avx512::split,
+    fixed_avx512::join,          fixed_avx512::row_terms,      fixed_avx512::column_terms,
+    fixed_avx512::find_known_of, fixed_avx512::refer};
 
 }  // namespace lmgc

@@ -24,10 +24,6 @@ constexpr std::uint8_t flag_predicted = 32;    // method lm only
 constexpr std::uint8_t flag_projections = 64;  // method lowrank only
 constexpr std::uint8_t flag_reference = 128;   // not method lm
 
-std::int64_t count_live(const std::vector<bool>& dead, std::int64_t lines) {
-  return dead.empty() ? lines : lines - std::count(dead.begin(), dead.end(), true);
-}
-
 // ---- encoder ------------------------------------------------------------------------------------
 
 // Scales of predicted lines follow their weights: what is written is how they differ.
@@ -115,8 +111,7 @@ MatrixShape fixed_shape(const std::int64_t* sizes, std::size_t dimensions, bool 
 
 LiveShape live_shape(const MatrixShape& shape, const FixedHead& head) {
   if (head.dead_rows.empty()) return {shape.elements, shape.rows, shape.columns};
-  const std::int64_t rows = count_live(head.dead_rows, shape.rows);
-  const std::int64_t columns = count_live(head.dead_columns, shape.columns);
+  const std::int64_t rows = head.dead_rows.clear(), columns = head.dead_columns.clear();
   return {rows * columns, rows, std::max<std::int64_t>(columns, 1)};
 }
 
@@ -166,7 +161,7 @@ FixedSection encode_fixed(const FixedInput& input, FixedHead head, const Product
 
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
-                  const Parallel& parallel, FixedSource& source, const Past& past) {
+                  const Parallel& parallel, FixedSource& source, const PastFactors* past) {
   return read_fixed_part(section, size, size, sizes, dimensions, predicted, with_factors, parallel,
                          source, past);
 }
@@ -203,15 +198,12 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
   const MatrixShape shape = fixed_shape(sizes, dimensions, head.by_dimension_1);
   if (shape.flat && ((flags & ~flag_reference) != 0 || predicted)) return Status::bad_section;
 
-  // Every line takes a bit at least, and every 65536 lines that are flagged.
+  // Every line takes a bit at least, and every run of lines that are flagged.
   const std::uint64_t bits = 8 * side_size;
   BitReader side(side_bytes, static_cast<std::size_t>(side_size));
   if ((flags & flag_dead_lines) != 0) {
-    if (static_cast<std::uint64_t>(std::max(shape.rows, shape.columns)) / 65536 > bits)
-      return Status::bad_section;
-    head.dead_rows.resize(static_cast<std::size_t>(shape.rows));
-    head.dead_columns.resize(static_cast<std::size_t>(shape.columns));
-    if (!read_flags(side, head.dead_rows) || !read_flags(side, head.dead_columns))
+    if (!read_flags(side, shape.rows, head.dead_rows) ||
+        !read_flags(side, shape.columns, head.dead_columns))
       return Status::bad_section;
   }
   source.shape = live_shape(shape, head);
@@ -266,7 +258,7 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
 Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
                        const std::int64_t* sizes, std::size_t dimensions, bool predicted,
                        bool with_factors, const Parallel& parallel, FixedSource& source,
-                       const Past& past) {
+                       const PastFactors* past) {
   ByteReader in(section, available);
   FixedHead& head = source.head;
   Status status = read_fixed_side(in, sizes, dimensions,

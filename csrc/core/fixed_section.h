@@ -17,6 +17,7 @@
 #include "core/factors.h"
 #include "core/fixed.h"
 #include "core/fixed_factors.h"
+#include "core/flag_runs.h"
 #include "core/parallel.h"
 #include "core/predict.h"
 #include "core/projection.h"
@@ -39,8 +40,8 @@ struct LowRank {
 
 // Everything that a decoder knows before it decodes the first element.
 struct FixedHead {
-  bool by_dimension_1 = false;                // the matrix is dimension 1 by the rest
-  std::vector<bool> dead_rows, dead_columns;  // of the whole matrix; empty: none
+  bool by_dimension_1 = false;       // the matrix is dimension 1 by the rest
+  FlagRuns dead_rows, dead_columns;  // of the whole matrix; empty: none
   bool has_column_scales = false;
   Scales scales;     // of the live lines' residuals
   LowRank low_rank;  // rank 0: method scale
@@ -78,7 +79,7 @@ struct FixedInput {
   FloatFormat format{};
   LiveShape shape;
   bool may_have_column_scales = false;
-  Past past{};  // for a head with projections
+  const PastFactors* past = nullptr;  // for a head with projections
 };
 
 // A coded section: `head` (its fields and bytes) and bodies.
@@ -131,14 +132,14 @@ Status read_fixed_side(ByteReader& in, const std::int64_t* sizes, std::size_t di
 // is allocated is below the tensor's bytes plus a small multiple of the section's.
 Status read_fixed(const std::uint8_t* section, std::size_t size, const std::int64_t* sizes,
                   std::size_t dimensions, bool predicted, bool with_factors,
-                  const Parallel& parallel, FixedSource& source, const Past& past = {});
+                  const Parallel& parallel, FixedSource& source, const PastFactors* past = nullptr);
 
 // The same where only section[0, available) is at hand: truncated, too, when that ends before the
 // residuals' body does begin, at source.sizes.side. Then source.residuals is not to be read.
 Status read_fixed_part(const std::uint8_t* section, std::size_t available, std::size_t size,
                        const std::int64_t* sizes, std::size_t dimensions, bool predicted,
                        bool with_factors, const Parallel& parallel, FixedSource& source,
-                       const Past& past = {});
+                       const PastFactors* past = nullptr);
 
 // Decodes the elements of the live matrix into `words`. ok or bad_stream.
 Status decode_fixed(const FixedSource& source, FloatFormat format, const Product& product,

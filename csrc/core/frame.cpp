@@ -176,6 +176,14 @@ bool is_fixed(Method method) {
   return method == Method::scale || method == Method::lowrank || method == Method::lm;
 }
 
+std::uint64_t decoded_bytes(const FrameHeader& header) {
+  std::uint64_t sum = 0;
+  for (const TensorRecord& record : header.tensors) {
+    if (__builtin_add_overflow(sum, record.bytes, &sum)) return UINT64_MAX;
+  }
+  return sum;
+}
+
 std::uint8_t required_version(const FrameHeader& header) {
   const bool short_floats =
       std::any_of(header.tensors.begin(), header.tensors.end(),

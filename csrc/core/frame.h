@@ -78,6 +78,9 @@ struct FrameHeader {
   std::uint64_t identity = 0;     // likewise: the header's checksum, which covers the payload's
 };
 
+// Bytes of all decoded tensors together; the largest number where they are more than it holds.
+std::uint64_t decoded_bytes(const FrameHeader& header);
+
 // The oldest version of the format that can express the frame: decoders that know no more read it.
 std::uint8_t required_version(const FrameHeader& header);
 

@@ -1,9 +1,10 @@
 #include "core/integer_product.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <limits>
+#include <memory>
+
+#include "core/isa.h"
 
 namespace lmgc {
 namespace {
@@ -11,55 +12,32 @@ namespace {
 constexpr std::int64_t panel_columns = group_columns * most_groups;
 constexpr std::int64_t lines_in_task = 4 * panel_columns;
 constexpr std::size_t pair_bytes = 2 * sizeof(std::int16_t);
-constexpr int magnitude_bits = 15;
 
-// The largest magnitude of each component's entries.
-std::vector<std::uint32_t> largest_of(const Factor& factor, std::size_t rank) {
-  std::vector<std::uint32_t> largest(rank, 0);
-  const std::int32_t* entry = factor.entries.data();
-  const std::int32_t* const end = entry + factor.entries.size();
-  for (; entry != end; entry += rank) {
-    for (std::size_t c = 0; c < rank; ++c) {
-      const auto bits = static_cast<std::uint32_t>(entry[c]);
-      largest[c] = std::max(largest[c], entry[c] < 0 ? 0 - bits : bits);
+// All terms of a line of u or of v, layer after layer, each from a whole pair on.
+class LinePacker {
+ public:
+  LinePacker(const std::vector<ProductLayer>& layers, bool is_u) {
+    for (const ProductLayer& layer : layers) {
+      for (const ProductTerm& term : layer.terms)
+        limbs_.push_back({term.component, is_u ? term.u : term.v});
+      if (layer.terms.size() % 2 != 0) limbs_.push_back({-1, {}});
     }
   }
-  return largest;
-}
 
-// The powers of two by which a component's entries in u and in v are multiplied.
-struct Gains {
-  std::vector<std::int16_t> u, v;
+  void pack(const std::int32_t* entries, std::int16_t* out) const {
+    for (std::size_t i = 0; i < limbs_.size(); ++i) {
+      const auto& [component, limb] = limbs_[i];
+      out[i] = component < 0 ? std::int16_t{0} : limb.of(entries[component]);
+    }
+  }
+
+ private:
+  struct Limb {
+    std::int64_t component;  // -1: a zero
+    EntryLimb limb;
+  };
+  std::vector<Limb> limbs_;
 };
-
-// False if there is no way to get all entries into 16 bits.
-bool find_gains(const Factors& factors, Gains& gains) {
-  const auto rank = static_cast<std::size_t>(factors.rank);
-  const std::vector<std::uint32_t> u = largest_of(factors.u, rank), v = largest_of(factors.v, rank);
-  const int base = factors.base();
-  gains.u.assign(rank, 1);
-  gains.v.assign(rank, 1);
-  for (std::size_t c = 0; c < rank; ++c) {
-    const int room_u = magnitude_bits - static_cast<int>(std::bit_width(u[c]));
-    const int room_v = magnitude_bits - static_cast<int>(std::bit_width(v[c]));
-    if (room_u < 0 || room_v < 0) return false;
-    if (u[c] == 0 || v[c] == 0) continue;  // whatever the gain, it adds nothing
-    const int gain = factors.exponents[c] - base;
-    if (gain > room_u + room_v) return false;
-    const int gain_v = std::min(gain, room_v);
-    gains.v[c] = static_cast<std::int16_t>(1 << gain_v);
-    gains.u[c] = static_cast<std::int16_t>(1 << (gain - gain_v));
-  }
-  return true;
-}
-
-void pack_line(const std::int32_t* entries, const std::vector<std::int16_t>& gains,
-               std::int16_t* out) {
-  for (std::size_t c = 0; c < gains.size(); ++c) {
-    const auto entry = static_cast<std::int16_t>(entries[c]);
-    out[c] = static_cast<std::int16_t>(entry * gains[c]);
-  }
-}
 
 // The version of the inner loop for this processor.
 TileRun best_run() {
@@ -74,16 +52,14 @@ TileRun best_run() {
 }  // namespace
 
 #if defined(__x86_64__)
-bool has_product_avx2() { return __builtin_cpu_supports("avx2"); }
-bool has_product_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-}
-bool has_product_vnni() { return has_product_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_product_avx2() { return has_isa(isa_avx2); }
+bool has_product_avx512() { return has_isa(isa_avx512f | isa_avx512bw); }
+bool has_product_vnni() { return has_isa(isa_avx512f | isa_avx512bw | isa_avx512vnni); }
 #endif
 
 void multiply_tile_portable(const ProductTile& tile) {
   for (std::int64_t row = 0; row < tile.rows; ++row) {
-    const std::int16_t* const u = tile.u + 2 * tile.pairs * row;
+    const std::int16_t* const u = tile.u + tile.u_stride * row;
     for (int group = 0; group < tile.groups; ++group) {
       std::int32_t sums[2 * group_columns] = {};  // of the first ones and the second ones of pairs
       const ColumnPairs* v = tile.v + group;
@@ -93,23 +69,27 @@ void multiply_tile_portable(const ProductTile& tile) {
         for (int j = 0; j < 2 * group_columns; ++j) sums[j] += line[j] * v->entries[j];
       }
       std::int64_t* const out = tile.out + row * tile.out_stride + group_columns * group;
-      for (int j = 0; j < group_columns; ++j) out[j] = sums[2 * j] + sums[2 * j + 1];
+      for (int j = 0; j < group_columns; ++j) {
+        const auto sum = static_cast<std::uint64_t>(std::int64_t{sums[2 * j]} + sums[2 * j + 1]);
+        const auto before = static_cast<std::uint64_t>(tile.add ? out[j] : 0);
+        out[j] = static_cast<std::int64_t>(before + (sum << tile.shift));
+      }
     }
   }
 }
 
-bool IntegerProduct::fits(const Factors& factors, std::uint64_t bound) {
-  Gains gains;
-  return bound <= std::numeric_limits<std::int32_t>::max() && find_gains(factors, gains);
-}
-
-IntegerProduct::IntegerProduct(const Factors& factors, std::int64_t columns,
+IntegerProduct::IntegerProduct(const Factors& factors, std::int64_t columns, std::uint64_t bound,
                                const Parallel& parallel)
-    : columns_(columns), pairs_((factors.rank + 1) / 2) {
+    : columns_(columns) {
   static const TileRun best = best_run();
-  run_ = best;
-  Gains gains;
-  find_gains(factors, gains);
+  run_layer_ = best;
+  const std::vector<ProductLayer> layers = plan_layers(factors, bound);
+  for (const ProductLayer& layer : layers) {
+    const auto pairs = static_cast<std::int64_t>((layer.terms.size() + 1) / 2);
+    layers_.push_back({pairs_, pairs, layer.shift});
+    pairs_ += pairs;
+  }
+  const LinePacker pack_u(layers, true), pack_v(layers, false);
   const std::int64_t rank = factors.rank, row_entries = 2 * pairs_;
 
   const auto rows = static_cast<std::int64_t>(factors.u.entries.size()) / rank;
@@ -117,7 +97,7 @@ IntegerProduct::IntegerProduct(const Factors& factors, std::int64_t columns,
   parallel((rows + lines_in_task - 1) / lines_in_task, [&](std::int64_t task) {
     const std::int64_t last = std::min((task + 1) * lines_in_task, rows);
     for (std::int64_t i = task * lines_in_task; i < last; ++i) {
-      pack_line(factors.u.entries.data() + i * rank, gains.u, u_.data() + i * row_entries);
+      pack_u.pack(factors.u.entries.data() + i * rank, u_.data() + i * row_entries);
     }
   });
 
@@ -130,8 +110,7 @@ IntegerProduct::IntegerProduct(const Factors& factors, std::int64_t columns,
       // A group of columns, transposed.
       const std::int64_t width = std::min<std::int64_t>(group_columns, last - from);
       for (std::int64_t j = 0; j < width; ++j) {
-        pack_line(factors.v.entries.data() + (from + j) * rank, gains.v,
-                  lines.data() + j * row_entries);
+        pack_v.pack(factors.v.entries.data() + (from + j) * rank, lines.data() + j * row_entries);
       }
       const std::int64_t panel = from / panel_columns * most_groups;
       ColumnPairs* to = v_.data() + panel * pairs_ + (from / group_columns - panel);
@@ -144,7 +123,25 @@ IntegerProduct::IntegerProduct(const Factors& factors, std::int64_t columns,
   });
 }
 
+// All layers of a tile, one onto the other.
+void IntegerProduct::multiply_tile(ProductTile tile) const {
+  const std::int16_t* const u = tile.u;
+  const ColumnPairs* const v = tile.v;
+  for (const Layer& layer : layers_) {
+    tile.u = u + 2 * layer.first;
+    tile.v = v + layer.first * tile.v_stride;
+    tile.pairs = layer.count;
+    tile.shift = layer.shift;
+    run_layer_(tile);
+    tile.add = true;
+  }
+}
+
 void IntegerProduct::multiply(std::int64_t first, std::int64_t count, std::int64_t* out) const {
+  if (layers_.empty()) {
+    std::fill_n(out, count, 0);
+    return;
+  }
   const std::int64_t end = first + count;
   const std::int64_t first_row = first / columns_, first_column = first % columns_;
   const std::int64_t last_row = end / columns_,
@@ -163,7 +160,7 @@ void IntegerProduct::multiply(std::int64_t first, std::int64_t count, std::int64
     ProductTile tile{};
     tile.v = v_.data() + panel * pairs_;
     tile.v_stride = panel_groups;
-    tile.pairs = pairs_;
+    tile.u_stride = 2 * pairs_;
     tile.groups = panel_groups;
 
     // By way of a buffer of whole tiles: columns [begin, stop) of rows [row, row + rows).
@@ -175,7 +172,7 @@ void IntegerProduct::multiply(std::int64_t first, std::int64_t count, std::int64
         tile.rows = std::min<std::int64_t>(most_tile_rows, rows - done);
         tile.out = buffer;
         tile.out_stride = panel_columns;
-        run_(tile);
+        multiply_tile(tile);
         for (std::int64_t i = 0; i < tile.rows; ++i) {
           std::copy_n(buffer + i * panel_columns + (begin - from), stop - begin,
                       out + ((row + done + i) * columns_ + begin - first));
@@ -196,12 +193,20 @@ void IntegerProduct::multiply(std::int64_t first, std::int64_t count, std::int64
       tile.rows = whole_to - whole_from;
       tile.out = out + (whole_from * columns_ + from - first);
       tile.out_stride = columns_;
-      run_(tile);
+      multiply_tile(tile);
     } else {
       by_buffer(whole_from, whole_to - whole_from, from, to);
     }
     if (whole_to == last_row) by_buffer(last_row, 1, from, std::min(to, end_column));
   }
+}
+
+Product exact_product(const Factors& factors, std::int64_t columns, std::uint64_t bound,
+                      const Parallel& parallel) {
+  const auto product = std::make_shared<const IntegerProduct>(factors, columns, bound, parallel);
+  return [product](std::int64_t first, std::int64_t count, std::int64_t* out) {
+    product->multiply(first, count, out);
+  };
 }
 
 }  // namespace lmgc

@@ -10,6 +10,12 @@ namespace {
 
 typedef std::int32_t Sums __attribute__((vector_size(32)));
 
+void store_quarter(std::int64_t* out, __m128i sums, __m128i shift, __m256i added) {
+  const __m256i shifted = _mm256_sll_epi64(_mm256_cvtepi32_epi64(sums), shift);
+  const __m256i before = _mm256_maskload_epi64(reinterpret_cast<const long long*>(out), added);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi64(before, shifted));
+}
+
 // The first `rows` rows of one group of columns: all their sums are in registers at once, for which
 // GCC needs to be told to unroll and that the loop is not empty.
 template <int rows>
@@ -18,7 +24,7 @@ void multiply_rows(const ProductTile& tile, int group) {
 #pragma GCC unroll 6
   for (int row = 0; row < rows; ++row) sums[row][0] = sums[row][1] = Sums{};
   const std::int16_t* u = tile.u;
-  const std::int64_t u_stride = 2 * tile.pairs;
+  const std::int64_t u_stride = tile.u_stride;
   const ColumnPairs* v = tile.v + group;
   std::int64_t left = tile.pairs;
   do {
@@ -35,16 +41,16 @@ void multiply_rows(const ProductTile& tile, int group) {
     u += 2;
     v += tile.v_stride;
   } while (--left > 0);
+  const __m128i shift = _mm_cvtsi32_si128(tile.shift);
+  const __m256i added = _mm256_set1_epi64x(tile.add ? -1 : 0);
 #pragma GCC unroll 6
   for (int row = 0; row < rows; ++row) {
-    auto* const out =
-        reinterpret_cast<__m256i*>(tile.out + row * tile.out_stride + group_columns * group);
+    std::int64_t* const out = tile.out + row * tile.out_stride + group_columns * group;
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const auto sum = reinterpret_cast<__m256i>(sums[row][half]);
-      _mm256_storeu_si256(out + 2 * half, _mm256_cvtepi32_epi64(_mm256_castsi256_si128(sum)));
-      _mm256_storeu_si256(out + 2 * half + 1,
-                          _mm256_cvtepi32_epi64(_mm256_extracti128_si256(sum, 1)));
+      store_quarter(out + 8 * half, _mm256_castsi256_si128(sum), shift, added);
+      store_quarter(out + 8 * half + 4, _mm256_extracti128_si256(sum, 1), shift, added);
     }
   }
 }
@@ -78,7 +84,7 @@ void multiply_tile_avx2(const ProductTile& whole) {
           break;
       }
     }
-    tile.u += 2 * tile.pairs * rows;
+    tile.u += tile.u_stride * rows;
     tile.out += tile.out_stride * rows;
     tile.rows -= rows;
   }

@@ -18,6 +18,11 @@ namespace lmgc {
 // 16 sums. With __m512i, which has 8 elements, GCC 12 copies the sums in every step.
 typedef std::int32_t Sums __attribute__((vector_size(64)));
 
+static inline void store_half(std::int64_t* out, __m256i sums, __m128i shift, __mmask8 added) {
+  const __m512i shifted = _mm512_sll_epi64(_mm512_cvtepi32_epi64(sums), shift);
+  _mm512_storeu_si512(out, _mm512_add_epi64(_mm512_maskz_loadu_epi64(added, out), shifted));
+}
+
 // The first `rows` rows of a tile: all their sums are in registers at once, for which GCC needs to
 // be told to unroll and that the loop is not empty.
 template <class MultiplyAdd, int rows, int groups>
@@ -29,7 +34,7 @@ static void multiply_rows(const ProductTile& tile) {
     for (int group = 0; group < groups; ++group) sums[row][group] = Sums{};
   }
   const std::int16_t* u = tile.u;
-  const std::int64_t u_stride = 2 * tile.pairs;
+  const std::int64_t u_stride = tile.u_stride;
   const ColumnPairs* v = tile.v;
   std::int64_t left = tile.pairs;
   do {
@@ -48,16 +53,17 @@ static void multiply_rows(const ProductTile& tile) {
     u += 2;
     v += tile.v_stride;
   } while (--left > 0);
+  const __m128i shift = _mm_cvtsi32_si128(tile.shift);
+  const __mmask8 added = tile.add ? 0xff : 0;
 #pragma GCC unroll 6
   for (int row = 0; row < rows; ++row) {
     std::int64_t* const out = tile.out + row * tile.out_stride;
 #pragma GCC unroll 4
     for (int group = 0; group < groups; ++group) {
       const auto sum = reinterpret_cast<__m512i>(sums[row][group]);
-      _mm512_storeu_si512(out + group_columns * group,
-                          _mm512_cvtepi32_epi64(_mm512_castsi512_si256(sum)));
-      _mm512_storeu_si512(out + group_columns * group + group_columns / 2,
-                          _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(sum, 1)));
+      std::int64_t* const own = out + group_columns * group;
+      store_half(own, _mm512_castsi512_si256(sum), shift, added);
+      store_half(own + group_columns / 2, _mm512_extracti64x4_epi64(sum, 1), shift, added);
     }
   }
 }
@@ -102,7 +108,7 @@ static void multiply_tile_512(ProductTile tile) {
         multiply_groups<MultiplyAdd, 6>(tile);
         break;
     }
-    tile.u += 2 * tile.pairs * rows;
+    tile.u += tile.u_stride * rows;
     tile.out += tile.out_stride * rows;
     tile.rows -= rows;
   }

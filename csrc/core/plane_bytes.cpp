@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "core/isa.h"
 #include "core/plane_kernels.h"
 
 namespace lmgc {
@@ -230,9 +231,7 @@ template PlaneKernels<std::uint32_t> portable_plane_kernels();
 
 #if defined(__x86_64__)
 bool has_avx512_bytes() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-         __builtin_cpu_supports("avx512vbmi2");
+  return has_isa(isa_avx512f | isa_avx512bw | isa_avx512vl | isa_avx512vbmi | isa_avx512vbmi2);
 }
 #endif
 

@@ -319,63 +319,65 @@ class MaskIndex {
 
 }  // namespace
 
-Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t elements,
-                     FloatFormat format, void* out, const Parallel& parallel) {
+Status PlanesDecoder::open(const std::uint8_t* section, std::size_t size, std::int64_t elements,
+                           FloatFormat format) {
   ByteReader in(section, size);
   PlanesHead head;
   const Status status = read_planes_head(in, elements, format, head);
   if (status != Status::ok) return status;
-  std::atomic<Status> worst{Status::ok};
-
-  // All parts are found and checked before anything is allocated for them.
-  StreamDecoder mask_decoder;
-  if (head.masked) {
+  elements_ = elements;
+  kept_ = head.kept;
+  format_ = format;
+  masked_ = head.masked;
+  if (masked_) {
     const std::uint8_t* body = in.bytes(body_size(head.mask, mask_symbols(elements)));
     if (body == nullptr) return Status::truncated;
-    mask_decoder.open(std::move(head.mask), body, mask_symbols(elements));
+    mask_.open(std::move(head.mask), body, mask_symbols(elements));
   }
-  const auto kept = static_cast<std::uint64_t>(head.kept);
-  std::array<StreamDecoder, most_planes> planes;
+  const auto kept = static_cast<std::uint64_t>(kept_);
   for (int p = 0; p < format.bytes; ++p) {
     const std::uint8_t* body = in.bytes(body_size(head.planes[p], kept));
     if (body == nullptr) return Status::truncated;
-    planes[p].open(std::move(head.planes[p]), body, kept);
+    planes_[p].open(std::move(head.planes[p]), body, kept);
   }
-  if (in.left() != 0) return Status::bad_section;
+  return in.left() == 0 ? Status::ok : Status::bad_section;
+}
 
+Status PlanesDecoder::decode(void* out, const Parallel& parallel) const {
+  std::atomic<Status> worst{Status::ok};
   std::vector<std::uint8_t> mask;
   std::unique_ptr<MaskIndex> index;
-  if (head.masked) {
-    mask.resize(static_cast<std::size_t>(mask_symbols(elements)));
+  if (masked_) {
+    mask.resize(static_cast<std::size_t>(mask_symbols(elements_)));
     for_each_blocks(mask.size(), parallel, [&](std::uint64_t first, int blocks) {
-      const Status own =
-          mask_decoder.decode(first, blocks, mask.data() + first * rans::block_symbols);
+      const Status own = mask_.decode(first, blocks, mask.data() + first * rans::block_symbols);
       if (own != Status::ok) worst = own;
     });
     if (worst != Status::ok) return worst;
-    index = std::make_unique<MaskIndex>(mask.data(), elements, parallel);
-    if (index->kept() != head.kept) return Status::bad_section;
-    if (head.kept == 0) {
-      std::memset(out, 0, static_cast<std::size_t>(elements) * format.bytes);
+    index = std::make_unique<MaskIndex>(mask.data(), elements_, parallel);
+    if (index->kept() != kept_) return Status::bad_section;
+    if (kept_ == 0) {
+      std::memset(out, 0, static_cast<std::size_t>(elements_) * format_.bytes);
       return Status::ok;
     }
   }
 
   const auto not_raw = static_cast<std::size_t>(
-      std::count_if(planes.begin(), planes.begin() + format.bytes,
+      std::count_if(planes_.begin(), planes_.begin() + format_.bytes,
                     [](const StreamDecoder& plane) { return plane.raw() == nullptr; }));
+  const auto kept = static_cast<std::uint64_t>(kept_);
   for_each_blocks(kept, parallel, [&](std::uint64_t block, int blocks) {
     const auto first = static_cast<std::int64_t>(block << rans::block_bits);
     const auto count = static_cast<std::int64_t>(symbols_in_blocks(kept, block, blocks));
     const Scratch scratch(not_raw * static_cast<std::size_t>(count));
     std::uint8_t* decoded = scratch.data();
     const std::uint8_t* bytes[most_planes];
-    for (int p = 0; p < format.bytes; ++p) {
-      if (planes[p].raw() != nullptr) {
-        bytes[p] = planes[p].raw() + first;
+    for (int p = 0; p < format_.bytes; ++p) {
+      if (planes_[p].raw() != nullptr) {
+        bytes[p] = planes_[p].raw() + first;
         continue;
       }
-      const Status own = planes[p].decode(block, blocks, decoded);
+      const Status own = planes_[p].decode(block, blocks, decoded);
       bytes[p] = decoded;
       decoded += count;
       if (own != Status::ok) {
@@ -383,16 +385,23 @@ Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t
         return;
       }
     }
-    if (!head.masked) {
-      join_planes(bytes, count, format, out, first);
+    if (!masked_) {
+      join_planes(bytes, count, format_, out, first);
       return;
     }
     // zeros belong to the blocks of the kept element before them, those before the first to block 0
     const std::int64_t begin = block == 0 ? 0 : index->element(first);
-    const std::int64_t end = first + count == head.kept ? elements : index->element(first + count);
-    join_kept_planes(bytes, format, mask.data(), begin, end, out);
+    const std::int64_t end = first + count == kept_ ? elements_ : index->element(first + count);
+    join_kept_planes(bytes, format_, mask.data(), begin, end, out);
   });
   return worst;
+}
+
+Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t elements,
+                     FloatFormat format, void* out, const Parallel& parallel) {
+  PlanesDecoder decoder;
+  const Status status = decoder.open(section, size, elements, format);
+  return status == Status::ok ? decoder.decode(out, parallel) : status;
 }
 
 }  // namespace lmgc

@@ -119,11 +119,30 @@ std::vector<std::uint8_t> encode_planes(const void* data, std::int64_t elements,
 
 // ---- decoder ------------------------------------------------------------------------------------
 
-// Decodes the untrusted bytes section[0, size) into `elements` elements at `out`, aligned as for
-// the encoder. Reads nothing beyond the section and writes nothing beyond the elements. Any status
-// but ok means that the bytes are not a section of such a tensor; `out` may then hold anything. The
-// section must be consumed exactly. Temporary memory: an eighth of a byte an element for a mask,
-// and per task 64 KiB a plane.
+// Decodes in two steps, so that the caller allocates the elements once it is clear that the section
+// tells all of them. Reads nothing beyond the section and writes nothing beyond the elements.
+class PlanesDecoder {
+ public:
+  // Reads the heads of the untrusted bytes section[0, size) and finds the bodies, which must end
+  // with the section: ok, truncated, bad_section or bad_table. The bytes stay where they are while
+  // this is used. Takes a small multiple of them, and 17 KiB a table.
+  Status open(const std::uint8_t* section, std::size_t size, std::int64_t elements,
+              FloatFormat format);
+
+  // Decodes into `elements` elements at `out`, aligned as for the encoder: ok, bad_section or
+  // bad_stream; `out` may hold anything unless it is ok. Temporary memory: an eighth of a byte an
+  // element for a mask, and per task 128 KiB a plane.
+  Status decode(void* out, const Parallel& parallel) const;
+
+ private:
+  std::int64_t elements_ = 0, kept_ = 0;
+  FloatFormat format_{};
+  bool masked_ = false;
+  StreamDecoder mask_;
+  std::array<StreamDecoder, most_planes> planes_;
+};
+
+// Both steps at once. Any status but ok means that the bytes are not a section of such a tensor.
 Status decode_planes(const std::uint8_t* section, std::size_t size, std::int64_t elements,
                      FloatFormat format, void* out, const Parallel& parallel);
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "core/integer_product.h"
 #include "core/rice.h"
 
 namespace lmgc {
@@ -42,22 +43,22 @@ int norm_of(const std::int32_t* column, std::int64_t lines, std::int64_t rank) {
 }
 
 bool EntryMeans::open(const Projection& projection, const PastFactor& past, std::int64_t past_rank,
-                      const std::vector<bool>& dead, const std::vector<std::int16_t>& weights,
-                      const MakeProduct& make_product, const Parallel& parallel) {
-  const std::size_t all_lines = dead.empty() ? weights.size() : dead.size();
-  if (projection.count > past_rank || past.weights.size() != all_lines) return false;
+                      const FlagRuns& dead, const std::vector<std::int16_t>& weights,
+                      const Parallel& parallel) {
+  const auto all_lines = dead.empty() ? static_cast<std::int64_t>(weights.size()) : dead.lines();
+  if (projection.count > past_rank || static_cast<std::int64_t>(past.weights.size()) != all_lines)
+    return false;
   const auto count = static_cast<std::size_t>(projection.count);
-  factors_ = std::make_unique<Factors>();
-  Factors& factors = *factors_;
+  Factors factors;
   factors.rank = projection.count;
   factors.u.entries.reserve(weights.size() * count);
   line_shifts_.clear();
-  for (std::size_t line = 0; line < all_lines; ++line) {
-    if (!dead.empty() && dead[line]) continue;
-    const auto first = past.entries.begin() + static_cast<std::ptrdiff_t>(line) * past_rank;
+  for_each_live(dead, all_lines, [&](std::int64_t line) {
+    const auto first = past.entries.begin() + line * past_rank;
     factors.u.entries.insert(factors.u.entries.end(), first, first + projection.count);
-    line_shifts_.push_back(past.weights[line] - weights[line_shifts_.size()]);
-  }
+    line_shifts_.push_back(past.weights[static_cast<std::size_t>(line)] -
+                           weights[line_shifts_.size()]);
+  });
   factors.v.entries = projection.coefficients.entries;
   for (std::int64_t j = 0; j < projection.count; ++j) {
     const int norm = norm_of(factors.u.entries.data() + j,
@@ -74,7 +75,7 @@ bool EntryMeans::open(const Projection& projection, const PastFactor& past, std:
     component_shifts_.push_back(projection.steps[component_shifts_.size()] + factors.base() +
                                 mean_fraction_bits);
   }
-  product_ = make_product(factors, projection.components(), bound);
+  product_ = exact_product(factors, projection.components(), bound, parallel);
   return true;
 }
 
@@ -115,7 +116,7 @@ void choose_projected_widths(const EntryMeans& means, std::int64_t lines, std::i
 }
 
 void write_projection(BitWriter& out, const Projection& projection) {
-  write_flags(out, projection.projected);
+  write_flags(out, FlagRuns(projection.projected));
   write_line(out, projection.steps);
   out.put(projection.coefficients.row_widths.empty() ? 0 : 1, 1);
   write_line(out, projection.coefficients.column_widths);
@@ -123,11 +124,10 @@ void write_projection(BitWriter& out, const Projection& projection) {
 }
 
 bool read_projection(BitReader& in, std::int64_t rank, Projection& projection) {
-  projection.projected.resize(static_cast<std::size_t>(rank));
-  if (!read_flags(in, projection.projected)) return false;
-  const auto components = static_cast<std::size_t>(
-      std::count(projection.projected.begin(), projection.projected.end(), true));
-  if (components == 0) return false;
+  FlagRuns projected;
+  if (!read_flags(in, rank, projected) || projected.set() == 0) return false;
+  projection.projected = projected.flags();
+  const auto components = static_cast<std::size_t>(projected.set());
   projection.steps.resize(components);
   if (!read_line(in, projection.steps)) return false;
   if (in.get(1) != 0) projection.coefficients.row_widths.resize(components);

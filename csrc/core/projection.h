@@ -13,12 +13,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <vector>
 
 #include "core/bits.h"
 #include "core/digits.h"
 #include "core/factors.h"
+#include "core/flag_runs.h"
 #include "core/parallel.h"
 #include "core/status.h"
 
@@ -48,11 +48,6 @@ struct Projection {
   std::int64_t components() const { return static_cast<std::int64_t>(steps.size()); }
 };
 
-// The exact product of factors, whose v has `columns` lines and whose product_bound() is `bound`.
-// The factors live as long as the result.
-using MakeProduct =
-    std::function<Product(const Factors& factors, std::int64_t columns, std::uint64_t bound)>;
-
 // log2 of the length of a column, rounded, halves and all in integers: what makes coefficients of
 // all columns alike. `rank` is the distance of its entries.
 int norm_of(const std::int32_t* column, std::int64_t lines, std::int64_t rank);
@@ -63,15 +58,14 @@ class EntryMeans {
   // For a factor whose lines have these weights, and are those of the past one without the dead
   // (empty: none is). False where the two do not fit each other, or no bound holds.
   bool open(const Projection& projection, const PastFactor& past, std::int64_t past_rank,
-            const std::vector<bool>& dead, const std::vector<std::int16_t>& weights,
-            const MakeProduct& make_product, const Parallel& parallel);
+            const FlagRuns& dead, const std::vector<std::int16_t>& weights,
+            const Parallel& parallel);
 
   // Of entries [first, first + count), line after line, in 64ths; zeros for other components. From
   // any thread.
   void get(std::int64_t first, std::int64_t count, std::int64_t* out) const;
 
  private:
-  std::unique_ptr<Factors> factors_;
   Product product_;
   std::vector<std::int32_t> places_;  // of each component among the projected ones; -1: it is none
   std::vector<int> line_shifts_, component_shifts_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/isa.h"
 #include "core/rans_runs.h"
 
 namespace lmgc::rans {
@@ -138,11 +139,8 @@ Status decode_lanes(const CodedBlock* coded, int blocks, int segment_bits,
 }  // namespace
 
 #if defined(__x86_64__)
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl");
-}
-bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+bool has_avx512() { return has_isa(isa_avx512f | isa_avx512bw | isa_avx512vl); }
+bool has_avx2() { return has_isa(isa_avx2); }
 #endif
 
 std::uint8_t* encode_run_portable(const std::uint8_t* symbols, std::uint32_t steps,

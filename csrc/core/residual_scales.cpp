@@ -29,7 +29,8 @@ const std::array<std::uint32_t, 129> energies = make_energies();
 
 std::int64_t term(std::int32_t level, std::int32_t other, std::int32_t own, bool refine) {
   if (!refine) return level_term(level, other, own, false);
-  return energies[static_cast<std::size_t>(std::clamp(level - other - own, -64, 64) + 64)];
+  const std::int32_t place = std::clamp(level - other - own, -64, 64) + 64;
+  return energies[static_cast<std::size_t>(place)];
 }
 
 void sum_rows(const ResidualMatrix& m, const LevelPass& pass, std::vector<LineSum>& sums,

@@ -91,29 +91,26 @@ bool read_line(BitReader& in, std::vector<std::int16_t>& line) {
   return true;
 }
 
-void write_flags(BitWriter& out, const std::vector<bool>& flags) {
+void write_flags(BitWriter& out, const FlagRuns& flags) {
   AdaptiveRice codes[2];
   bool flag = false;
-  for (std::size_t i = 0; i < flags.size(); flag = !flag) {
-    std::size_t end = i;
-    while (end < flags.size() && flags[end] == flag && end - i < most_rice) ++end;
-    codes[flag].put(out, static_cast<std::int32_t>(end - i));
-    i = end;
+  for (const std::uint16_t run : flags.runs()) {
+    codes[flag].put(out, run);
+    flag = !flag;
   }
 }
 
-bool read_flags(BitReader& in, std::vector<bool>& flags) {
+bool read_flags(BitReader& in, std::int64_t lines, FlagRuns& flags) {
+  flags = {};
   AdaptiveRice codes[2];
   bool flag = false;
   int empty_runs = 0;
-  for (std::size_t i = 0; i < flags.size(); flag = !flag) {
+  for (; flags.lines() < lines; flag = !flag) {
     const std::int32_t run = codes[flag].get(in);
     // Only the first run, and the one after a run that was cut, may be empty.
     empty_runs = run == 0 ? empty_runs + 1 : 0;
-    if (!in.ok() || run < 0 || empty_runs > 1 || static_cast<std::size_t>(run) > flags.size() - i)
-      return false;
-    std::fill_n(flags.begin() + static_cast<std::ptrdiff_t>(i), run, flag);
-    i += static_cast<std::size_t>(run);
+    if (!in.ok() || run < 0 || empty_runs > 1 || run > lines - flags.lines()) return false;
+    flags.append(static_cast<std::uint16_t>(run));
   }
   return true;
 }

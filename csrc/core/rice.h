@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/bits.h"
+#include "core/flag_runs.h"
 
 namespace lmgc {
 
@@ -31,8 +32,11 @@ void write_line(BitWriter& out, const std::vector<std::int16_t>& line);
 // Reads line.size() integers from untrusted bits; false when there are none such.
 bool read_line(BitReader& in, std::vector<std::int16_t>& line);
 
-// Which of a tensor's lines are empty, as alternating runs. A bit at least for every 65536 lines.
-void write_flags(BitWriter& out, const std::vector<bool>& flags);
-bool read_flags(BitReader& in, std::vector<bool>& flags);
+// Which of a tensor's lines are empty: a bit at least for each run.
+void write_flags(BitWriter& out, const FlagRuns& flags);
+
+// Reads those of `lines` lines from untrusted bits; false when there are none such. Takes 2 bytes
+// of memory for each bit that is there, whatever `lines` is.
+bool read_flags(BitReader& in, std::int64_t lines, FlagRuns& flags);
 
 }  // namespace lmgc

@@ -1,10 +1,12 @@
 // Sums of costs from tables that lie in vectors of 512 bits. Called only where the processor has
 // AVX-512 F, BW, VL and VBMI.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own header, PR 105593
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own header, PR 105593
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
 
+#include "core/integer_math_avx512.h"
 #include "core/segment_kernels.h"
 
 namespace lmgc {
@@ -15,16 +17,6 @@ std::uint8_t least(__m128i low, __m128i high) {
   const auto a = static_cast<unsigned>(_mm_cvtsi128_si32(_mm_minpos_epu16(low)));
   const auto b = static_cast<unsigned>(_mm_cvtsi128_si32(_mm_minpos_epu16(high)));
   return static_cast<std::uint8_t>((b & 0xFFFF) < (a & 0xFFFF) ? 8 + (b >> 16) : a >> 16);
-}
-
-// Of all lanes. _mm512_reduce_add_epi64 ends with a sum of signed integers, which may overflow.
-std::uint64_t sum_of(__m512i lanes) {
-  const __m256i four =
-      _mm256_add_epi64(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
-  const __m128i two =
-      _mm_add_epi64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
-  return static_cast<std::uint64_t>(
-      _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two))));
 }
 
 // The sums of tables 4 * group to 4 * group + 3, 16 bits each: a segment's costs are at most
@@ -48,7 +40,7 @@ std::uint64_t four_sums(const __m512i (&symbols)[vectors], const __mmask64 (&hig
     }
     sums = _mm512_add_epi64(_mm512_slli_epi64(sums, 16), sum);
   }
-  return sum_of(sums);
+  return sum_of_words(sums);
 }
 
 template <int vectors>

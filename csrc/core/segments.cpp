@@ -9,6 +9,7 @@
 
 #include "core/histogram.h"
 #include "core/integer_math.h"
+#include "core/isa.h"
 #include "core/segment_kernels.h"
 
 namespace lmgc {
@@ -328,8 +329,7 @@ void name_run_portable(const std::uint8_t* data, std::int64_t segments, int leng
 
 #if defined(__x86_64__)
 bool has_avx512_vbmi() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi");
+  return has_isa(isa_avx512f | isa_avx512bw | isa_avx512vl | isa_avx512vbmi);
 }
 #endif
 

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "ops/checksum.h"
-#include "ops/digit_coders.h"
+#include "ops/digit_module.h"
 #include "ops/dtype.h"
 #include "ops/error.h"
 #include "ops/for_each.h"

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -17,6 +18,8 @@ namespace lmgc::ops {
 
 using OptionalPrior = std::optional<c10::intrusive_ptr<Prior>>;
 using OptionalWarmStart = std::optional<c10::intrusive_ptr<WarmStart>>;
+// The most bytes that the tensors of a frame may have together; nothing: as many as they like.
+using MaxBytes = std::optional<std::int64_t>;
 
 // One frame of all tensors: 1-D uint8 on their device (the CPU for none). Raises a ValueError for
 // anything but dense CPU or CUDA tensors of known types on one device. Inputs are not modified.
@@ -60,18 +63,22 @@ std::vector<at::Tensor> reference_bytes(const std::vector<at::Tensor>& reference
                                         const std::vector<std::vector<std::int64_t>>& sizes);
 
 // The tensors of a frame, on its device. `data` is untrusted: raises CorruptFrameError,
-// PriorMismatchError or, for a frame that names another, PastMismatchError.
-std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior);
+// PriorMismatchError or, for a frame that names another, PastMismatchError. A frame that announces
+// more than `max_bytes` is a TooLargeError before anything is allocated for it.
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
+                                   MaxBytes max_bytes = std::nullopt);
 
 // The same for the overload `decompress.past`: reads frames that refer to the one that `past`
 // holds, and others; each takes its place there. After an error it holds what it held.
 std::vector<at::Tensor> decompress_past(const at::Tensor& data,
-                                        const c10::intrusive_ptr<PastFrame>& past);
+                                        const c10::intrusive_ptr<PastFrame>& past,
+                                        MaxBytes max_bytes = std::nullopt);
 
 // The same for the overload `decompress.reference`: raises ReferenceMismatchError where a tensor
 // was told relative to another. Works on the CPU.
 std::vector<at::Tensor> decompress_reference(const at::Tensor& data,
-                                             const std::vector<at::Tensor>& reference);
+                                             const std::vector<at::Tensor>& reference,
+                                             MaxBytes max_bytes = std::nullopt);
 
 // What a decoder must know beforehand: the metadata, and the method of each tensor.
 std::tuple<std::string, std::vector<std::string>> contents(const at::Tensor& data);

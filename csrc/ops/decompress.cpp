@@ -1,6 +1,8 @@
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "ops/checksum.h"
@@ -18,8 +20,9 @@ namespace {
 
 constexpr std::int64_t memory_limit = std::int64_t{256} << 20;
 
-at::Tensor allocate(const TensorRecord& record, const at::Device& device,
+at::Tensor allocate(const TensorRecord& record, const at::Device& device, bool inference,
                     const std::string& where) {
+  const c10::InferenceMode mode(inference);
   const auto options = at::TensorOptions().device(device).dtype(scalar_type(record.dtype));
   try {
     return at::empty(record.sizes, options);
@@ -76,26 +79,31 @@ void check_past(const FrameHeader& header, const PastFrame* past) {
                   "came in another order, or the two sides did not begin together");
 }
 
-PlanesSection planes_section(const TensorRecord& record, const at::Tensor& bytes,
-                             std::string where) {
-  return {{bytes, float_format(record.dtype)},
-          static_cast<std::int64_t>(record.section_offset),
-          static_cast<std::int64_t>(record.section_size),
-          std::move(where)};
+void check_announced(const FrameHeader& header, MaxBytes max_bytes) {
+  if (!max_bytes.has_value()) return;
+  TORCH_CHECK_VALUE(*max_bytes >= 0, "max_bytes is ", *max_bytes, "; it must not be negative");
+  const std::uint64_t announced = decoded_bytes(header);
+  LMGC_CHECK_SIZE(announced <= static_cast<std::uint64_t>(*max_bytes), "the frame announces ",
+                  announced, " bytes of tensors, and max_bytes is ", *max_bytes);
 }
 
 // On CUDA, groups of tensors: their planes and decoding tables take memory until they are done, and
 // the tables of a tensor take some, however small it is.
 void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
-                       const std::vector<at::Tensor>& bytes) {
+                       const std::function<Room(std::size_t)>& room_of) {
   constexpr std::uint64_t most_bytes = std::uint64_t{256} << 20, tensor_bytes = 1 << 18;
   const PlainDispatch plain;
   std::vector<PlanesSection> sections;
   std::uint64_t size = 0;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
-    if (record.bytes == 0 || record.method != Method::planes) continue;
-    sections.push_back(planes_section(record, bytes[i], describe_tensor(i, record)));
+    if (record.method != Method::planes) continue;
+    const at::Tensor bytes = room_of(i)();
+    if (record.bytes == 0) continue;
+    sections.push_back({{bytes, float_format(record.dtype)},
+                        static_cast<std::int64_t>(record.section_offset),
+                        static_cast<std::int64_t>(record.section_size),
+                        describe_tensor(i, record)});
     size += record.bytes + tensor_bytes;
     if (size < most_bytes) continue;
     decode_planes_sections(frame, std::exchange(sections, {}));
@@ -110,11 +118,13 @@ void check_data(std::uint64_t checksum, std::size_t index, const TensorRecord& r
 }
 
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
-                                   PastFrame* past, const std::vector<at::Tensor>* references) {
+                                   PastFrame* past, const std::vector<at::Tensor>* references,
+                                   MaxBytes max_bytes) {
   const at::Tensor frame = frame_bytes(data);
   const at::Device device = frame.device();
   const c10::OptionalDeviceGuard guard(device);
   const FrameHeader header = read_header(frame);
+  check_announced(header, max_bytes);
   const auto header_size = static_cast<std::int64_t>(header.header_size);
   check_frame(checksum_of(part_of(frame, header_size, frame.numel() - header_size)) ==
                       header.payload_checksum
@@ -136,26 +146,33 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     }
   }
 
-  std::vector<at::Tensor> outputs, bytes;
+  const std::size_t count = header.tensors.size();
+  std::vector<at::Tensor> outputs(count), bytes(count);
+  // Tensors are allocated on any thread, and shall all be of the caller's kind.
+  const bool inference = c10::InferenceMode::is_enabled();
+  const auto room_of = [&](std::size_t i) -> Room {
+    return [&, i] {
+      outputs[i] =
+          allocate(header.tensors[i], device, inference, describe_tensor(i, header.tensors[i]));
+      bytes[i] = bytes_of(outputs[i]);
+      return bytes[i];
+    };
+  };
   std::vector<std::int64_t> sizes;
   std::vector<LmgcSource> sources;
   std::vector<LmSourceTensor> lm_sources;
-  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     const TensorRecord& record = header.tensors[i];
-    const std::string where = describe_tensor(i, record);
-    outputs.push_back(allocate(record, device, where));
-    bytes.push_back(bytes_of(outputs.back()));
+    const auto offset = static_cast<std::int64_t>(record.section_offset);
+    const auto size = static_cast<std::int64_t>(record.section_size);
     sizes.push_back(static_cast<std::int64_t>(record.bytes));
     if (record.method == Method::lmgc) {
-      sources.push_back(
-          {{bytes.back(), serialized_format(float_format(record.dtype)), record.sizes},
-           static_cast<std::int64_t>(record.section_offset),
-           static_cast<std::int64_t>(record.section_size),
-           where});
+      const FloatFormat format = serialized_format(float_format(record.dtype));
+      sources.push_back({room_of(i), format, record.sizes, sizes.back() / format.bytes, offset,
+                         size, describe_tensor(i, record)});
     } else if (record.method == Method::lm) {
-      lm_sources.push_back({bytes.back(), float_format(record.dtype), record.spare, record.sizes,
-                            static_cast<std::int64_t>(record.section_offset),
-                            static_cast<std::int64_t>(record.section_size), where});
+      lm_sources.push_back({room_of(i), float_format(record.dtype), record.spare, record.sizes,
+                            record.elements, offset, size, describe_tensor(i, record)});
     }
   }
   if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
@@ -165,31 +182,34 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   if (references != nullptr) {
     std::vector<at::ScalarType> types;
     std::vector<std::vector<std::int64_t>> shapes;
-    for (const at::Tensor& output : outputs) {
-      types.push_back(output.scalar_type());
-      shapes.push_back(output.sizes().vec());
+    for (const TensorRecord& record : header.tensors) {
+      types.push_back(scalar_type(record.dtype));
+      shapes.push_back(record.sizes);
     }
     given = reference_bytes(*references, types, shapes);
   }
-  FixedHeads heads(header.tensors.size());
+  FixedHeads heads(past != nullptr ? count : 0);  // factors are kept for the next frame alone
   const PastTensors nothing;
   const PastTensors& known = header.past.has_value() ? past->tensors : nothing;
-  if (!device.is_cpu()) decode_all_planes(frame, header, bytes);
+  if (!device.is_cpu()) decode_all_planes(frame, header, room_of);
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];
+    const std::string where = describe_tensor(i, record);
     const auto offset = static_cast<std::int64_t>(record.section_offset);
     const auto size = static_cast<std::int64_t>(record.section_size);
-    if (record.bytes != 0 && record.method == Method::raw) {
-      copy_bytes(part_of(frame, offset, size), bytes[i]);
-    } else if (record.bytes != 0 && record.method == Method::planes && device.is_cpu()) {
-      decode_planes_section(frame, planes_section(record, bytes[i], describe_tensor(i, record)));
+    const FloatFormat format = float_format(record.dtype);
+    if (record.method == Method::raw) {
+      const at::Tensor own = room_of(i)();
+      if (size != 0) copy_bytes(part_of(frame, offset, size), own);
+    } else if (record.method == Method::planes && device.is_cpu()) {
+      decode_planes_section(frame, offset, size, format, record.elements, room_of(i), where);
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
       SectionNeeds own;
       if (i < known.size()) own.past = known[i].get();
       if (i < given.size()) own.reference = given[i];
-      heads[i] = decode_fixed_section(frame, offset, size, float_format(record.dtype), record.spare,
-                                      record.sizes, record.method == Method::lowrank, own, bytes[i],
-                                      describe_tensor(i, record));
+      auto head = decode_fixed_section(frame, offset, size, format, record.spare, record.sizes,
+                                       record.method == Method::lowrank, own, room_of(i), where);
+      if (past != nullptr) heads[i] = std::move(head);
     }
     if (device.is_cpu()) check_data(checksum_of(bytes[i]), i, record);
   });
@@ -203,19 +223,23 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
 
 }  // namespace
 
-std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior) {
-  return decompress(data, prior, nullptr, nullptr);
+std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
+                                   MaxBytes max_bytes) {
+  return decompress(data, prior, nullptr, nullptr, max_bytes);
 }
 
 std::vector<at::Tensor> decompress_past(const at::Tensor& data,
-                                        const c10::intrusive_ptr<PastFrame>& past) {
+                                        const c10::intrusive_ptr<PastFrame>& past,
+                                        MaxBytes max_bytes) {
   const std::lock_guard<std::mutex> lock(past->mutex);
-  return decompress(data, std::nullopt, past.get(), nullptr);
+  return decompress(data, std::nullopt, past.get(), nullptr, max_bytes);
 }
 
 std::vector<at::Tensor> decompress_reference(const at::Tensor& data,
-                                             const std::vector<at::Tensor>& reference) {
-  std::vector<at::Tensor> tensors = decompress(data.cpu(), std::nullopt, nullptr, &reference);
+                                             const std::vector<at::Tensor>& reference,
+                                             MaxBytes max_bytes) {
+  std::vector<at::Tensor> tensors =
+      decompress(data.cpu(), std::nullopt, nullptr, &reference, max_bytes);
   for (at::Tensor& tensor : tensors) tensor = tensor.to(data.device());
   return tensors;
 }

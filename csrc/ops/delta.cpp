@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::int64_t most_samples = 1 << 16;
 constexpr double least_gain = 0.05;  // bits an element for a factor that is not 1
+// Of the bits without a product: what a product saves by an estimate that is not that wrong.
+constexpr double clear_gain = 0.1;
 
 // log2 of how far elements lie from multiples of their references, on average.
 double distance(const at::Tensor& values, const at::Tensor& references, double factor) {
@@ -71,6 +73,7 @@ DeltaPlan plan_delta(const at::Tensor& bytes, const at::Tensor& reference, Float
   }
   LowRankFit fit = fit_low_rank(views, shortened(format, spare), *limits);
   plan.fixed.by_dimension_1 = fit.view == 1;
+  plan.clearly = fit.bits < (1 - clear_gain) * fit.bits_without;
   plan.fixed.low_rank = std::move(fit.low_rank);
   return plan;
 }
@@ -90,12 +93,11 @@ FixedResult encode_delta_section(const at::Tensor& bytes, const at::Tensor& refe
     const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
     return encode_view(view, shortened(format, spare), !flat, fixed, nullptr);
   };
-  FixedResult best = encoded({});
-  if (plan.fixed.low_rank.factors.rank != 0) {
-    FixedResult with = encoded(plan.fixed);
-    if (with.section.size < best.section.size) best = std::move(with);
-  }
-  return best;
+  if (plan.fixed.low_rank.factors.rank == 0) return encoded({});
+  FixedResult with = encoded(plan.fixed);
+  if (plan.clearly) return with;
+  FixedResult without = encoded({});
+  return with.section.size < without.section.size ? with : without;
 }
 
 at::Tensor attach_reference(const at::Tensor& reference, FloatFormat format, Spare spare,

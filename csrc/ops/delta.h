@@ -17,18 +17,18 @@ namespace lmgc::ops {
 struct DeltaPlan {
   std::uint32_t checksum = 0;  // low half of the reference's
   std::uint32_t factor = delta_one;
-  FixedPlan fixed;  // what predicts the difference
+  FixedPlan fixed;       // what predicts the difference
+  bool clearly = false;  // that prediction saves much
 };
 
 // Looks for a prediction of `bytes` from those of a tensor of the same type and sizes, both
 // contiguous on the CPU and non-empty. `limits`: of the search for a product that predicts the
-// difference; null: there is none. In a
-// parallel region only with a OneBlasThread.
+// difference; null: there is none. In a parallel region only with a OneBlasThread.
 DeltaPlan plan_delta(const at::Tensor& bytes, const at::Tensor& reference, FloatFormat format,
                      Spare spare, const std::vector<std::int64_t>& sizes,
                      const SearchLimits* limits);
 
-// The smaller section of with and without the product.
+// The smaller section of with and without the product; only the former where it clearly saves.
 FixedResult encode_delta_section(const at::Tensor& bytes, const at::Tensor& reference,
                                  FloatFormat format, Spare spare,
                                  const std::vector<std::int64_t>& sizes, const DeltaPlan& plan);

@@ -16,7 +16,4 @@ namespace lmgc::ops {
 std::unique_ptr<DigitCoder> digit_coder(const Prior& prior, std::int64_t memory_limit,
                                         std::int64_t batch_lanes);
 
-// How many lanes a bound prior's batch holds; what the frame records of it.
-std::int64_t bound_digit_lanes(const Prior& prior, std::int64_t memory_limit);
-
 }  // namespace lmgc::ops

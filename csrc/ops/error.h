@@ -19,6 +19,8 @@ inline bool is_corrupt_frame(const c10::Error& error) {
 
 }  // namespace lmgc::ops
 
+// The frame announces more than the caller takes: RuntimeError "TooLargeError: ...".
+#define LMGC_CHECK_SIZE(condition, ...) TORCH_CHECK(condition, "TooLargeError: ", __VA_ARGS__)
 // The frame was made with another prior, or elsewhere: RuntimeError "PriorMismatchError: ...".
 #define LMGC_CHECK_PRIOR(condition, ...) TORCH_CHECK(condition, "PriorMismatchError: ", __VA_ARGS__)
 // The tensor was told relative to another: RuntimeError "ReferenceMismatchError: ...".

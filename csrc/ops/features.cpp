@@ -106,7 +106,7 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> residual_features(
     const FixedPlan plan =
         method == "lowrank" ? plan_fixed(bytes, format, spare, sizes, search_limits(usual_effort))
                             : FixedPlan{};
-    const FixedResult fixed = encode_fixed_section(bytes, format, spare, sizes, plan, nullptr);
+    const FixedResult fixed = *encode_fixed_section(bytes, format, spare, sizes, plan, nullptr);
     for (const DigitStream& stream : streams_of({bytes, format, spare, sizes, fixed.head})) {
       symbols.push_back(upload(stream.symbols, at::kCPU));
       all_features.push_back(stream_features(stream, features, lane_elements));

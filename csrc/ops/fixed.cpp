@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/integer_product.h"
 #include "ops/delta.h"
 #include "ops/error.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
 #include "ops/low_rank.h"
-#include "ops/product.h"
 #include "ops/projection.h"
 #include "ops/upload.h"
 
@@ -70,11 +70,6 @@ FixedResult encode_on_device(const FixedView& view, const FixedInput& input, Fix
 }
 #endif
 
-Past past_of(const PastFactors* factors) {
-  if (factors == nullptr) return {};
-  return {factors, exact_product};
-}
-
 // ---- decoder ------------------------------------------------------------------------------------
 
 // A section that was read, and the bytes that it was read from.
@@ -96,7 +91,7 @@ ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size
     const Status status =
         read_fixed_part(result.bytes.data_ptr<std::uint8_t>(), static_cast<std::size_t>(part),
                         static_cast<std::size_t>(size), sizes.data(), sizes.size(), predicted,
-                        with_factors, aten_parallel(), result.source, past_of(past));
+                        with_factors, aten_parallel(), result.source, past);
     if (status == Status::truncated && part < size) continue;
     check_frame(status, where);
     return result;
@@ -124,7 +119,7 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 #endif
   Product product;
   if (source.head.predicted())
-    product = exact_product(factors, source.shape.columns, source.product_bound);
+    product = exact_product(factors, source.shape.columns, source.product_bound, aten_parallel());
   status = decode_fixed(source, format, product, live.data_ptr(), aten_parallel());
   check_frame(status, where);
 }
@@ -134,8 +129,7 @@ void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tenso
 FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have_column_scales,
                         const FixedPlan& plan, const PastFactors* past) {
   const LowRank& low_rank = plan.low_rank;
-  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales,
-                         past_of(past)};
+  const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales, past};
   FixedHead head = view.head;
   head.low_rank = low_rank;
   head.u_projection = plan.u_projection;
@@ -147,7 +141,7 @@ FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have
   Product product;
   if (head.predicted()) {
     const std::uint64_t bound = product_bound(low_rank.factors, aten_parallel());
-    product = exact_product(low_rank.factors, view.shape.columns, bound);
+    product = exact_product(low_rank.factors, view.shape.columns, bound, aten_parallel());
   }
   const auto section = std::make_shared<FixedSection>(
       encode_fixed(input, std::move(head), product, aten_parallel()));
@@ -197,26 +191,23 @@ void project_fixed(const PastFactors& past, FixedPlan& plan) {
 namespace {
 
 // Of all lines those that are not flagged as dead.
-std::vector<std::int16_t> live_of(const std::vector<std::int16_t>& lines,
-                                  const std::vector<bool>& dead) {
+std::vector<std::int16_t> live_of(const std::vector<std::int16_t>& lines, const FlagRuns& dead) {
   if (dead.empty()) return lines;
   std::vector<std::int16_t> live;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    if (!dead[i]) live.push_back(lines[i]);
-  }
+  dead.for_each_clear(
+      [&](std::int64_t line) { live.push_back(lines[static_cast<std::size_t>(line)]); });
   return live;
 }
 
 // Weights near the scales of the live lines, zeros where there are none; dead lines keep theirs.
-void take_weights(const std::vector<std::int16_t>& scales, const std::vector<bool>& dead,
+void take_weights(const std::vector<std::int16_t>& scales, const FlagRuns& dead,
                   std::vector<std::int16_t>& weights) {
   std::size_t live = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (!dead.empty() && dead[i]) continue;
-    weights[i] =
+  for_each_live(dead, static_cast<std::int64_t>(weights.size()), [&](std::int64_t line) {
+    weights[static_cast<std::size_t>(line)] =
         scales.empty() ? std::int16_t{0} : static_cast<std::int16_t>((scales[live] + 2) >> 2);
     ++live;
-  }
+  });
 }
 
 }  // namespace
@@ -257,29 +248,32 @@ void remember_fixed(const FixedPlan& plan, const FixedHead& head,
   take_weights(head.scales.columns, head.dead_columns, memory.fit.column_weights);
 }
 
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
-                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
-                                 const PastFactors* past) {
+std::optional<FixedResult> encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+                                                Spare spare, const std::vector<std::int64_t>& sizes,
+                                                const FixedPlan& plan, const PastFactors* past,
+                                                std::int64_t limit) {
   const FloatFormat coded = shortened(format, spare);
   const auto coded_view = [&](bool by_dimension_1) {
     FixedView view = view_of(bytes, format, sizes, by_dimension_1);
     view.live = shorten_words(view.live, format, spare);
     return view;
   };
-  FixedResult best;
-  const bool predicted = plan.low_rank.factors.rank != 0;
-  std::int64_t surely_less = 0;
-  if (predicted) {
+  // What a section without a prediction is at least, if its matrix is this one.
+  const auto surely = [&](const FixedView& view) {
+    const int more = spare.any() ? least_bits_short : least_bits_without;
+    return view.shape.elements * (coded.mantissa_bits + more) / 8;
+  };
+  std::optional<FixedResult> best;
+  if (plan.low_rank.factors.rank != 0) {
     const FixedView view = coded_view(plan.by_dimension_1);
     best = encode_view(view, coded, true, plan, past);
-    const int more = spare.any() ? least_bits_short : least_bits_without;
-    surely_less = view.shape.elements * (coded.mantissa_bits + more) / 8;
+    if (best->section.size <= surely(view)) return best;
   }
-  if (!predicted || best.section.size > surely_less) {
-    const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-    FixedResult without = encode_view(coded_view(false), coded, !flat, {}, nullptr);
-    if (!predicted || without.section.size <= best.section.size) best = std::move(without);
-  }
+  const FixedView view = coded_view(false);
+  if (!best.has_value() && limit <= surely(view)) return std::nullopt;
+  const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
+  FixedResult without = encode_view(view, coded, !flat, {}, nullptr);
+  if (!best.has_value() || without.section.size <= best->section.size) best = std::move(without);
   return best;
 }
 
@@ -289,10 +283,12 @@ FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std
   return read(frame, offset, size, sizes, predicted, false, nullptr, where).source;
 }
 
-std::shared_ptr<const FixedHead> decode_fixed_section(
-    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
-    const at::Tensor& bytes, const std::string& where) {
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      Spare spare,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const SectionNeeds& needs,
+                                                      const Room& room, const std::string& where) {
   const auto section = std::make_shared<ReadSection>(
       read(frame, offset, size, sizes, predicted, true, needs.past, where));
   const FixedSource& source = section->source;
@@ -301,6 +297,7 @@ std::shared_ptr<const FixedHead> decode_fixed_section(
   if (head.reference.is_there) {
     words = attach_reference(needs.reference, format, spare, sizes, where, head);
   }
+  const at::Tensor bytes = room();
   const at::Tensor live = live_room(bytes, format, spare, head, source.shape);
   decode_elements(source, frame.narrow(0, offset, size), shortened(format, spare), live, where);
   put_live(live, head, format, spare, sizes, bytes);

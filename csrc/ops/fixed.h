@@ -22,8 +22,8 @@ namespace lmgc::ops {
 struct FixedPlan {
   bool by_dimension_1 = false;
   LowRank low_rank;
-  bool in_double = false;                     // as in LowRankFit
-  std::vector<bool> dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
+  bool in_double = false;            // as in LowRankFit
+  FlagRuns dead_rows, dead_columns;  // where there is a prediction: as in FixedHead
   Projection u_projection, v_projection;
 };
 
@@ -68,9 +68,11 @@ FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have
 
 // The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
 // must not change before the section is written. `past`: what project_fixed() was given, or null.
-FixedResult encode_fixed_section(const at::Tensor& bytes, FloatFormat format, Spare spare,
-                                 const std::vector<std::int64_t>& sizes, const FixedPlan& plan,
-                                 const PastFactors* past);
+// `limit`: where every section is surely at least so large, none is made.
+std::optional<FixedResult> encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
+                                                Spare spare, const std::vector<std::int64_t>& sizes,
+                                                const FixedPlan& plan, const PastFactors* past,
+                                                std::int64_t limit = INT64_MAX);
 
 // What a section may need to be decoded.
 struct SectionNeeds {
@@ -78,12 +80,14 @@ struct SectionNeeds {
   at::Tensor reference;               // bytes on the CPU, of as many elements; or undefined
 };
 
-// Decodes `size` untrusted bytes of `frame` from `offset` on into `bytes`. Raises CorruptFrameError
-// or ReferenceMismatchError. Returns the head, complete.
-std::shared_ptr<const FixedHead> decode_fixed_section(
-    const at::Tensor& frame, std::int64_t offset, std::int64_t size, FloatFormat format,
-    Spare spare, const std::vector<std::int64_t>& sizes, bool predicted, const SectionNeeds& needs,
-    const at::Tensor& bytes, const std::string& where);
+// Decodes `size` untrusted bytes of `frame` from `offset` on into a tensor of `sizes`. Raises
+// CorruptFrameError or ReferenceMismatchError. Returns the head, complete.
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
+                                                      std::int64_t size, FloatFormat format,
+                                                      Spare spare,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      bool predicted, const SectionNeeds& needs,
+                                                      const Room& room, const std::string& where);
 
 // What a section holds, without its elements and factors. Raises CorruptFrameError.
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,

@@ -35,18 +35,17 @@ void find_dead_lines(const at::Tensor& words, FixedHead& head) {
     const bool* const first = host.data_ptr<bool>();
     std::vector<bool> result;
     for (std::int64_t i = 0; i < host.numel(); ++i) result.push_back(!first[i]);
-    return result;
+    return FlagRuns(result);
   };
   head.dead_rows = dead(rows);
   head.dead_columns = dead(columns);
 }
 
-at::Tensor live_lines(const std::vector<bool>& dead, const at::Device& device) {
-  std::vector<std::int64_t> live;
-  for (std::size_t i = 0; i < dead.size(); ++i) {
-    if (!dead[i]) live.push_back(static_cast<std::int64_t>(i));
-  }
-  return at::tensor(live, at::kLong).to(device);
+at::Tensor live_lines(const FlagRuns& dead, const at::Device& device) {
+  const at::Tensor live = at::empty({dead.clear()}, at::kLong);
+  auto* next = live.data_ptr<std::int64_t>();
+  dead.for_each_clear([&](std::int64_t line) { *next++ = line; });
+  return live.to(device);
 }
 
 at::Tensor take_live(const at::Tensor& words, const FixedHead& head) {
@@ -154,23 +153,22 @@ void put_live(const at::Tensor& coded, const FixedHead& head, FloatFormat format
   }
   if (is_whole(head)) return;
   const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
+  const at::Tensor out = bytes.view(word_type(format));
   at::Tensor whole = live;
   if (!head.dead_rows.empty()) {
-    whole = at::zeros({shape.rows, shape.columns}, live.options());
+    whole = head.by_dimension_1 ? at::empty(out.sizes(), out.options()) : out;
+    whole.zero_();
     if (live.numel() > 0) {
-      whole.index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
-                        live_lines(head.dead_columns, live.device())},
-                       live);
+      whole.view({shape.rows, shape.columns})
+          .index_put_({live_lines(head.dead_rows, live.device()).unsqueeze(1),
+                       live_lines(head.dead_columns, live.device())},
+                      live);
     }
   }
-  at::Tensor out = bytes.view(word_type(format)).view(sizes);
-  if (head.by_dimension_1) {
-    std::vector<std::int64_t> turned_sizes = sizes;
-    std::swap(turned_sizes[0], turned_sizes[1]);
-    out.copy_(whole.view(turned_sizes).transpose(0, 1));
-  } else {
-    out.copy_(whole.view(sizes));
-  }
+  if (!head.by_dimension_1) return;
+  std::vector<std::int64_t> turned_sizes = sizes;
+  std::swap(turned_sizes[0], turned_sizes[1]);
+  out.view(sizes).copy_(whole.view(turned_sizes).transpose(0, 1));
 }
 
 }  // namespace lmgc::ops

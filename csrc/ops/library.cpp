@@ -41,10 +41,11 @@ TORCH_LIBRARY(lmgc, m) {
       "compress.reference(Tensor[] tensors, Tensor[] reference, *, str method=\"auto\","
       " int effort=5, str metadata=\"\") -> Tensor",
       {at::Tag::pt2_compliant_tag});
-  m.def("decompress(Tensor data, " PRIOR "? prior=None) -> Tensor[]", {at::Tag::pt2_compliant_tag});
-  m.def("decompress.past(Tensor data, " PAST_FRAME " past) -> Tensor[]",
+  m.def("decompress(Tensor data, " PRIOR "? prior=None, *, int? max_bytes=None) -> Tensor[]",
         {at::Tag::pt2_compliant_tag});
-  m.def("decompress.reference(Tensor data, Tensor[] reference) -> Tensor[]",
+  m.def("decompress.past(Tensor data, " PAST_FRAME " past, *, int? max_bytes=None) -> Tensor[]",
+        {at::Tag::pt2_compliant_tag});
+  m.def("decompress.reference(Tensor data, Tensor[] reference, *, int? max_bytes=None) -> Tensor[]",
         {at::Tag::pt2_compliant_tag});
   m.def("contents(Tensor data) -> (str metadata, str[] methods)");
   m.def("info(Tensor data) -> str");

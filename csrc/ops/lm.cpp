@@ -4,11 +4,12 @@
 
 #include <algorithm>
 
+#include "core/integer_product.h"
 #include "ops/digit_coders.h"
+#include "ops/digit_module.h"
 #include "ops/error.h"
 #include "ops/fixed_view.h"
 #include "ops/for_each.h"
-#include "ops/product.h"
 #include "ops/upload.h"
 
 namespace lmgc::ops {
@@ -23,7 +24,7 @@ std::vector<std::pair<std::size_t, std::size_t>> groups_of(const std::vector<Ten
   std::vector<std::pair<std::size_t, std::size_t>> groups;
   std::int64_t elements = 0;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const std::int64_t own = tensors[i].bytes.numel() / tensors[i].format.bytes;
+    const std::int64_t own = tensors[i].elements();
     if (groups.empty() || elements + own > group_elements) {
       groups.emplace_back(i, i);
       elements = 0;
@@ -38,14 +39,15 @@ template <class Tensor>
 std::vector<std::int64_t> bytes_in(const std::vector<Tensor>& tensors, std::size_t begin,
                                    std::size_t end) {
   std::vector<std::int64_t> sizes;
-  for (std::size_t i = begin; i < end; ++i) sizes.push_back(tensors[i].bytes.numel());
+  for (std::size_t i = begin; i < end; ++i)
+    sizes.push_back(tensors[i].elements() * tensors[i].format.bytes);
   return sizes;
 }
 
 Product product_of(const FixedHead& head, std::int64_t columns) {
   const Factors& factors = head.low_rank.factors;
   if (factors.rank == 0) return {};
-  return exact_product(factors, columns, product_bound(factors, aten_parallel()));
+  return exact_product(factors, columns, product_bound(factors, aten_parallel()), aten_parallel());
 }
 
 // Matrices and lanes as a coder takes them.
@@ -215,7 +217,7 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
         check_frame(
             bound < std::uint64_t{1} << most_product_bits ? Status::ok : Status::bad_section,
             tensor.where);
-        own.product = exact_product(factors, fixed.shape.columns, bound);
+        own.product = exact_product(factors, fixed.shape.columns, bound, parallel);
       }
       if (fixed.shape.elements == 0) return;
       own.known =
@@ -239,8 +241,8 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
 
     for_each([&](Decoding& own, const LmSourceTensor& tensor) {
       const FixedSource& fixed = own.source.fixed;
-      const at::Tensor host =
-          tensor.bytes.is_cpu() ? tensor.bytes : at::empty({tensor.bytes.numel()}, at::kByte);
+      const at::Tensor bytes = tensor.room();
+      const at::Tensor host = bytes.is_cpu() ? bytes : at::empty({bytes.numel()}, at::kByte);
       const at::Tensor live = live_room(host, tensor.format, tensor.spare, fixed.head, fixed.shape);
       if (fixed.shape.elements != 0) {
         check_frame(
@@ -249,7 +251,7 @@ void decode_lm(const at::Tensor& frame, const std::vector<LmSourceTensor>& sourc
             tensor.where);
       }
       put_live(live, fixed.head, tensor.format, tensor.spare, tensor.sizes, host);
-      if (!tensor.bytes.is_cpu()) tensor.bytes.copy_(host);
+      if (!bytes.is_cpu()) bytes.copy_(host);
     });
   }
 }

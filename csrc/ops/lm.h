@@ -22,6 +22,8 @@ struct LmTensor {
   Spare spare;
   std::vector<std::int64_t> sizes;
   std::shared_ptr<const FixedHead> head;
+
+  std::int64_t elements() const { return bytes.numel() / format.bytes; }
 };
 
 struct LmOptions {
@@ -38,15 +40,17 @@ std::vector<DigitStream> streams_of(const LmTensor& tensor);
 std::vector<Section> encode_lm(const std::vector<LmTensor>& tensors, const Prior& prior,
                                const LmOptions& options);
 
-// A section to decode: `size` untrusted bytes of the frame from `offset` on, to be written to
-// `bytes`.
+// A section to decode: `size` untrusted bytes of the frame from `offset` on.
 struct LmSourceTensor {
-  at::Tensor bytes;
+  Room room;
   FloatFormat format;
   Spare spare;
   std::vector<std::int64_t> sizes;
+  std::int64_t element_count;
   std::int64_t offset, size;
   std::string where;  // for error messages
+
+  std::int64_t elements() const { return element_count; }
 };
 
 // Decodes sections of `frame` (1-D uint8 on the prior's device). Raises CorruptFrameError. `block`

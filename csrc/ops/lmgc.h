@@ -39,10 +39,12 @@ std::int64_t bound_batch_lanes(const Prior& prior, std::int64_t memory_limit);
 std::vector<Section> encode_lmgc(const std::vector<LmgcTensor>& tensors, const Prior& prior,
                                  const LmgcOptions& options);
 
-// A section to decode: `size` untrusted bytes of the frame from `offset` on, to be written to
-// tensor.bytes.
+// A section to decode: `size` untrusted bytes of the frame from `offset` on.
 struct LmgcSource {
-  LmgcTensor tensor;
+  Room room;
+  FloatFormat format;  // serialized_format() of the tensor's type
+  std::vector<std::int64_t> sizes;
+  std::int64_t elements;
   std::int64_t offset;
   std::int64_t size;
   std::string where;  // for error messages: "tensor 3"

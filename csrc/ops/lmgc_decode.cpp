@@ -15,7 +15,7 @@ DeviceScales read_section_scales(const LmgcSection& section, const LmgcSource& s
                                  const at::Device& device) {
   if (!section.has_scales) return {};
   Scales scales;
-  const MatrixShape shape = matrix_shape(source.tensor.sizes.data(), source.tensor.sizes.size());
+  const MatrixShape shape = matrix_shape(source.sizes.data(), source.sizes.size());
   check_frame(read_scales(section.scales.data(), section.scales.size(), shape, scales),
               source.where);
   return upload_scales(scales, device);
@@ -164,12 +164,15 @@ void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources
   std::vector<SymbolPlan> plans;
   std::vector<DeviceScales> scales;
   for (const LmgcSource& source : sources) {
-    sections.push_back(read_lmgc_section(frame, source.offset, source.size, source.tensor.format,
-                                         source.tensor.elements(), block.serialize, source.where));
-    formats.push_back(source.tensor.format);
+    sections.push_back(read_lmgc_section(frame, source.offset, source.size, source.format,
+                                         source.elements, block.serialize, source.where));
+    formats.push_back(source.format);
     plans.push_back(sections.back().plan);
     scales.push_back(read_section_scales(sections.back(), source, device));
   }
+  std::vector<LmgcTensor> tensors;
+  for (const LmgcSource& source : sources)
+    tensors.push_back({source.room(), source.format, source.sizes});
 
   for (const std::vector<std::size_t>& group : group_by_plan(formats, plans)) {
     std::vector<LaneTensor> lane_tensors;
@@ -177,7 +180,7 @@ void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources
     CodedLanes coded;
     for (const std::size_t i : group) {
       const LmgcSource& source = sources[i];
-      append_lanes(static_cast<std::int32_t>(lane_tensors.size()), source.tensor.elements(),
+      append_lanes(static_cast<std::int32_t>(lane_tensors.size()), source.elements,
                    static_cast<std::int64_t>(sections[i].lane_elements), coded.lanes);
       std::int64_t offset = source.offset + static_cast<std::int64_t>(sections[i].lanes_offset);
       for (const std::uint64_t size : sections[i].lane_sizes) {
@@ -185,8 +188,8 @@ void decode_lmgc(const at::Tensor& frame, const std::vector<LmgcSource>& sources
         coded.sizes.push_back(static_cast<std::int64_t>(size));
         offset += static_cast<std::int64_t>(size);
       }
-      lane_tensors.push_back(lane_tensor(source.tensor, plans[i], scales[i]));
-      words.push_back(source.tensor.bytes.data_ptr());
+      lane_tensors.push_back(lane_tensor(tensors[i], plans[i], scales[i]));
+      words.push_back(tensors[i].bytes.data_ptr());
     }
     const GroupPattern pattern = [&] {
       try {

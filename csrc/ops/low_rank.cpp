@@ -54,6 +54,7 @@ LowRankFit finish(const Spectrum& spectrum, const Weights& weights, const Grid& 
                   static_cast<double>(weights.columns.size(1)), grid.mantissa, spare_bits);
   LowRankFit fit;
   fit.bits = choice.bits;
+  fit.bits_without = choice.bits_without;
   if (choice.rank == 0) return fit;
   Factors factors = factors_of(spectrum, choice, grid.mantissa);
   if (factors.rank == 0) return fit;

@@ -16,10 +16,11 @@
 namespace lmgc::ops {
 
 struct LowRankFit {
-  LowRank low_rank;        // rank 0: prediction does not pay; else its product_bound() holds
-  double bits = 0;         // estimate of the section
-  bool in_double = false;  // the work was done in double precision
-  std::size_t view = 0;    // which one of the views it is of
+  LowRank low_rank;         // rank 0: prediction does not pay; else its product_bound() holds
+  double bits = 0;          // estimate of the section
+  double bits_without = 0;  // of one that predicts nothing
+  bool in_double = false;   // the work was done in double precision
+  std::size_t view = 0;     // which one of the views it is of
 };
 
 // A tensor seen as a matrix.

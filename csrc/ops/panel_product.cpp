@@ -3,12 +3,42 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
-
-#include "ops/product.h"
 
 namespace lmgc::ops {
 namespace {
+
+constexpr int double_bits = 53;
+
+std::int64_t largest_row_sum(const Factors& factors) {
+  std::int64_t largest = 0;
+  for (std::size_t i = 0; i < factors.u.entries.size();) {
+    std::int64_t sum = 0;
+    for (std::int64_t c = 0; c < factors.rank; ++c)
+      sum += std::abs(std::int64_t{factors.u.entries[i++]});
+    largest = std::max(largest, sum);
+  }
+  return largest;
+}
+
+// Into how many limbs v, with its gains, is cut so that the sums of each fit a double, and the bits
+// of the low one; 0 limbs: no way.
+struct LimbPlan {
+  int limbs, low_bits;
+};
+
+LimbPlan plan_limbs(const Factors& factors, std::uint64_t bound) {
+  if (bound < std::uint64_t{1} << double_bits) return {1, 0};
+  const auto row_sum = static_cast<std::uint64_t>(largest_row_sum(factors));
+  for (int bits = 1; bits < double_bits; ++bits) {
+    // |low| < 2^bits, and |high| <= |v| / 2^bits + 1
+    const bool low = row_sum < std::uint64_t{1} << (double_bits - bits);
+    const bool high = (bound >> bits) + 1 + row_sum < std::uint64_t{1} << double_bits;
+    if (low && high) return {2, bits};
+  }
+  return {0, 0};
+}
 
 at::Tensor to_device(const std::vector<std::int32_t>& entries, std::int64_t rank,
                      const at::Device& device) {

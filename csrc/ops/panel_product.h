@@ -1,5 +1,6 @@
-// The exact product of integer factors on any device, a panel of it at a time; as product.h has it
-// for the CPU.
+// The exact product of integer factors by ATen, for devices that have no kernel of our own: through
+// floating-point GEMMs, where every partial sum is an integer that a double holds, so that any
+// library gives the same. docs/lowrank.md has the proof.
 #pragma once
 
 #include <ATen/core/Tensor.h>

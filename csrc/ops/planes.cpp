@@ -34,12 +34,14 @@ Section encode_planes_section(const PlanesTensor& tensor) {
           }};
 }
 
-void decode_planes_section(const at::Tensor& frame, const PlanesSection& section) {
-  const PlanesTensor& tensor = section.tensor;
-  check_frame(decode_planes(frame.data_ptr<std::uint8_t>() + section.offset,
-                            static_cast<std::size_t>(section.size), elements_of(tensor),
-                            tensor.format, tensor.bytes.data_ptr(), aten_parallel()),
-              section.where);
+void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                           FloatFormat format, std::int64_t elements, const Room& room,
+                           const std::string& where) {
+  const std::uint8_t* section = frame.data_ptr<std::uint8_t>() + offset;
+  const auto section_size = static_cast<std::size_t>(size);
+  PlanesDecoder decoder;
+  check_frame(decoder.open(section, section_size, elements, format), where);
+  check_frame(decoder.decode(room().data_ptr(), aten_parallel()), where);
 }
 
 // ---- CUDA ---------------------------------------------------------------------------------------

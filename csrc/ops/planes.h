@@ -33,10 +33,13 @@ struct PlanesSection {
   std::string where;  // for errors
 };
 
-// Decodes a section of `frame` on the CPU into its tensor. Raises CorruptFrameError.
-void decode_planes_section(const at::Tensor& frame, const PlanesSection& section);
-
-// The same on CUDA, all at once.
+// Decodes them from a frame on CUDA into their tensors, all at once. Raises CorruptFrameError.
 void decode_planes_sections(const at::Tensor& frame, const std::vector<PlanesSection>& sections);
+
+// Decodes `size` untrusted bytes of `frame`, on the CPU, from `offset` on into `elements` elements
+// of `format`. Raises CorruptFrameError.
+void decode_planes_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,
+                           FloatFormat format, std::int64_t elements, const Room& room,
+                           const std::string& where);
 
 }  // namespace lmgc::ops

@@ -30,7 +30,7 @@ struct Weighted {
 };
 
 Weighted weighted(const Factor& factor, std::int64_t rank, const std::vector<std::int16_t>& weights,
-                  const std::vector<bool>& dead, const PastFactor& past, std::int64_t past_rank) {
+                  const FlagRuns& dead, const PastFactor& past, std::int64_t past_rank) {
   const auto lines = static_cast<std::int64_t>(weights.size());
   Factor widths{factor.entries, {}, {}};
   choose_widths(widths, lines, rank);
@@ -40,18 +40,18 @@ Weighted weighted(const Factor& factor, std::int64_t rank, const std::vector<std
   std::vector<std::int32_t> live;
   live.reserve(static_cast<std::size_t>(lines * past_rank));
   std::size_t line = 0;
-  for (std::size_t i = 0; i < past.weights.size(); ++i) {
-    if (!dead.empty() && dead[i]) continue;
+  for_each_live(dead, lines, [&](std::int64_t i) {
     const double spread =
         widths.row_widths.empty() ? 1.0 : std::exp2(-0.5 * widths.row_widths[line]);
-    const double shift = std::ldexp(spread, past.weights[i] - weights[line]);
-    const auto* const from = past.entries.data() + i * static_cast<std::size_t>(past_rank);
+    const double shift =
+        std::ldexp(spread, past.weights[static_cast<std::size_t>(i)] - weights[line]);
+    const auto* const from = past.entries.data() + i * past_rank;
     for (std::int64_t j = 0; j < past_rank; ++j) *other++ = static_cast<float>(from[j] * shift);
     live.insert(live.end(), from, from + past_rank);
     const auto* const entries = factor.entries.data() + line * static_cast<std::size_t>(rank);
     for (std::int64_t c = 0; c < rank; ++c) *own++ = static_cast<float>(entries[c] * spread);
     ++line;
-  }
+  });
   const at::Tensor norms = at::empty({past_rank}, at::kFloat);
   for (std::int64_t j = 0; j < past_rank; ++j)
     norms.data_ptr<float>()[j] = std::ldexp(1.0F, -norm_of(live.data() + j, lines, past_rank));
@@ -103,12 +103,12 @@ Choice judge(std::int64_t count, double lines, const std::vector<double>& energy
 }  // namespace
 
 Projection fit_projection(const Factor& factor, std::int64_t rank,
-                          const std::vector<std::int16_t>& weights, const std::vector<bool>& dead,
+                          const std::vector<std::int16_t>& weights, const FlagRuns& dead,
                           const PastFactor& past, std::int64_t past_rank) {
   const auto lines = static_cast<std::int64_t>(weights.size());
-  const std::size_t all_lines = dead.empty() ? weights.size() : dead.size();
+  const std::int64_t all_lines = dead.empty() ? lines : dead.lines();
   const std::int64_t most = std::min(past_rank, lines / 2);
-  if (most < 1 || past.weights.size() != all_lines) return {};
+  if (most < 1 || static_cast<std::int64_t>(past.weights.size()) != all_lines) return {};
   const Weighted matrices = weighted(factor, rank, weights, dead, past, past_rank);
   const at::Tensor basis = matrices.past.narrow(1, 0, most);
   at::Tensor gram = at::mm(basis.t(), basis);

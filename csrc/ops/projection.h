@@ -13,7 +13,7 @@ namespace lmgc::ops {
 // with these weights of its lines; `past` has the same lines and those that are `dead` here (empty:
 // none is). In a parallel region only with a OneBlasThread.
 Projection fit_projection(const Factor& factor, std::int64_t rank,
-                          const std::vector<std::int16_t>& weights, const std::vector<bool>& dead,
+                          const std::vector<std::int16_t>& weights, const FlagRuns& dead,
                           const PastFactor& past, std::int64_t past_rank);
 
 }  // namespace lmgc::ops

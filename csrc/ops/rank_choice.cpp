@@ -97,7 +97,8 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   constexpr double bits_of_a_line = 4;  // weights, beside the scales that any section has
   constexpr double bits_of_a_component = 10;
   RankChoice best;
-  best.bits = element_bits(precisions, spectrum.total / elements) * elements;
+  const double bits_without = element_bits(precisions, spectrum.total / elements) * elements;
+  best.bits = bits_without;
   const auto consider = [&](std::int64_t rank, double noise_share) {
     const Budget budget = budget_of(spectrum, rank, noise_share, rows, columns, mantissa);
     double bits =
@@ -112,7 +113,7 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
       variance += square / elements * (1 - kept * kept);
     }
     bits += element_bits(precisions, variance) * elements;
-    if (bits < best.bits) best = {rank, noise_share, bits};
+    if (bits < best.bits) best = {rank, noise_share, bits, bits_without};
     return bits;
   };
   const std::int64_t most = rank_of_signal(spectrum);
@@ -121,7 +122,7 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   for (std::int64_t rank = 1; rank <= most; rank += rank < 16 ? 1 : stride) {
     // Nearly full ranks leave no residual to speak of, and estimates of it are wild.
     if (static_cast<double>(rank) > 0.9 * std::min(rows, columns)) break;
-    all.push_back({rank, usual_noise_share, consider(rank, usual_noise_share)});
+    all.push_back({rank, usual_noise_share, consider(rank, usual_noise_share), bits_without});
   }
   // A refit also looks at what lies between: before a cliff each component counts.
   const std::int64_t nearly = best.rank;
@@ -147,6 +148,7 @@ RankChoice choose_rank(const Spectrum& spectrum, const Precisions& precisions, d
   for (const double factor : {0.35, 0.6, 1.6, 2.5, 4.0, 6.0}) {
     if (rank > 0) consider(rank, factor * usual_noise_share);
   }
+  best.bits_without = bits_without;
   return best;
 }
 

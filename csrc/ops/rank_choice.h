@@ -26,8 +26,9 @@ Precisions precisions_of(const at::Tensor& sample, const Weights& weights, const
 
 struct RankChoice {
   std::int64_t rank = 0;
-  double noise_share = 0;  // of the noise that the formula of docs/lowrank.md gives
-  double bits = 0;         // estimate of the section
+  double noise_share = 0;   // of the noise that the formula of docs/lowrank.md gives
+  double bits = 0;          // estimate of the section
+  double bits_without = 0;  // of one that predicts nothing
 };
 
 // The estimate for every rank with the usual noise; then, for the best one, with more and less of

@@ -1,5 +1,4 @@
-// A tensor's compressed bytes before they have a place: how many, and how to write them once there
-// is one.
+// A tensor's compressed bytes before they have a place, and a tensor's own before they have one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,6 +8,7 @@
 
 namespace lmgc::ops {
 
+// How many bytes a section takes, and how to write them once there is a place.
 struct Section {
   std::int64_t size = 0;
   // `out`: 1-D uint8, `size` bytes, on the frame's device.
@@ -17,5 +17,10 @@ struct Section {
   // note of, for all of them at once.
   std::function<void()> finish = nullptr;
 };
+
+// Allocates the bytes that a section decodes to, 1-D uint8. Decoders ask for them once, when all
+// that the section's head says was checked: a section that lies about its size takes no memory for
+// it.
+using Room = std::function<at::Tensor()>;
 
 }  // namespace lmgc::ops

@@ -168,19 +168,25 @@ class Coding {
             attempts_[i].planes);
     }
     if (tables_ != Tables::planes && is_float(i) && only_method(i) != Method::planes) {
-      FixedResult fixed = encode_fixed_section(bytes_[i], format(i), spare(i), record.sizes,
-                                               attempts_[i].plan, past_of(i));
-      heads_[i] = fixed.head;
-      offer(i, fixed.predicted() ? Method::lowrank : Method::scale, std::move(fixed.section),
-            attempts_[i].fixed);
+      // Relative to a reference first: what that leaves, others may not reach.
       const at::Tensor reference = reference_of(i);
-      if (!reference.defined()) return;
-      FixedResult delta = encode_delta_section(bytes_[i], reference, format(i), spare(i),
-                                               record.sizes, attempts_[i].delta);
-      if (delta.section.size < frame_.sections[i].size) heads_[i] = delta.head;
-      offer(i, delta.predicted() ? Method::lowrank : Method::scale, std::move(delta.section),
-            attempts_[i].fixed);
+      if (reference.defined()) {
+        offer_fixed(i, encode_delta_section(bytes_[i], reference, format(i), spare(i), record.sizes,
+                                            attempts_[i].delta));
+      }
+      const std::int64_t limit = reference.defined() ? frame_.sections[i].size : INT64_MAX;
+      std::optional<FixedResult> alone = encode_fixed_section(
+          bytes_[i], format(i), spare(i), record.sizes, attempts_[i].plan, past_of(i), limit);
+      if (alone.has_value()) offer_fixed(i, std::move(*alone));
     }
+  }
+
+  // Its head is kept where it is the only one or the smallest section so far.
+  void offer_fixed(std::size_t i, FixedResult result) {
+    if (heads_[i] == nullptr || result.section.size < frame_.sections[i].size)
+      heads_[i] = result.head;
+    offer(i, result.predicted() ? Method::lowrank : Method::scale, std::move(result.section),
+          attempts_[i].fixed);
   }
 
   void offer(std::size_t i, Method method, Section section, std::int64_t& size) {

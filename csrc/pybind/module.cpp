@@ -6,9 +6,11 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "build_config.h"
+#include "core/isa.h"
 #include "core/version.h"
 
 namespace py = pybind11;
@@ -33,26 +35,21 @@ py::dict build_info() {
 }
 
 std::vector<std::string> cpu_features() {
+  constexpr std::pair<const char*, lmgc::Isa> names[] = {
+      {"avx2", lmgc::isa_avx2},
+      {"avx512f", lmgc::isa_avx512f},
+      {"avx512bw", lmgc::isa_avx512bw},
+      {"avx512cd", lmgc::isa_avx512cd},
+      {"avx512dq", lmgc::isa_avx512dq},
+      {"avx512vl", lmgc::isa_avx512vl},
+      {"avx512vbmi", lmgc::isa_avx512vbmi},
+      {"avx512vbmi2", lmgc::isa_avx512vbmi2},
+      {"avx512vnni", lmgc::isa_avx512vnni},
+  };
   std::vector<std::string> found;
-#if defined(__x86_64__) && defined(__GNUC__)
-  __builtin_cpu_init();
-#define LMGC_CHECK_FEATURE(name) \
-  if (__builtin_cpu_supports(name)) found.emplace_back(name)
-  LMGC_CHECK_FEATURE("sse4.2");
-  LMGC_CHECK_FEATURE("avx");
-  LMGC_CHECK_FEATURE("avx2");
-  LMGC_CHECK_FEATURE("fma");
-  LMGC_CHECK_FEATURE("bmi2");
-  LMGC_CHECK_FEATURE("avx512f");
-  LMGC_CHECK_FEATURE("avx512bw");
-  LMGC_CHECK_FEATURE("avx512dq");
-  LMGC_CHECK_FEATURE("avx512vl");
-  LMGC_CHECK_FEATURE("avx512vbmi");
-  LMGC_CHECK_FEATURE("avx512vbmi2");
-  LMGC_CHECK_FEATURE("avx512vnni");
-  LMGC_CHECK_FEATURE("gfni");
-#undef LMGC_CHECK_FEATURE
-#endif
+  for (const auto& [name, isa] : names) {
+    if (lmgc::has_isa(isa)) found.emplace_back(name);
+  }
   return found;
 }
 
@@ -64,7 +61,8 @@ PYBIND11_MODULE(_C, m) {
         "How the native libraries were built.\n\n"
         "Keys: version, format_version, torch_version, cuda, cuda_why_not (empty if cuda),\n"
         "cuda_version (None if not cuda), cuda_archs, compiler, target, build_type.");
-  m.def("cpu_features", &cpu_features,
-        "Instruction set extensions of this processor that the library knows of.\n\n"
-        "Empty on other machines than x86-64.");
+  m.def(
+      "cpu_features", &cpu_features,
+      "Instruction set extensions that the kernels may use: those of this processor that LMGC_ISA\n"
+      "in the environment allows. Empty on other machines than x86-64.");
 }

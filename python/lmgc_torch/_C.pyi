@@ -16,7 +16,6 @@ def build_info() -> dict:
 
 def cpu_features() -> list[str]:
     """
-    Instruction set extensions of this processor that the library knows of.
-
-    Empty on other machines than x86-64.
+    Instruction set extensions that the kernels may use: those of this processor that LMGC_ISA
+    in the environment allows. Empty on other machines than x86-64.
     """

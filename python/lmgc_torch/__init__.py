@@ -23,6 +23,7 @@ from lmgc_torch.errors import (
     PastMismatchError,
     PriorMismatchError,
     ReferenceMismatchError,
+    TooLargeError,
 )
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 from lmgc_torch.past_frame import PastFrame
@@ -41,7 +42,7 @@ __all__ += ["compress", "decompress", "info", "FrameInfo", "TensorInfo"]
 __all__ += ["save_file", "load_file", "safe_open", "save", "load"]
 __all__ += ["Prior", "WarmStart", "PastFrame", "analyze", "export", "near_lossless"]
 __all__ += ["serialize", "deserialize", "tokenize", "detokenize"]
-__all__ += ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
+__all__ += ["LmgcError", "CorruptFrameError", "CorruptArchiveError", "TooLargeError"]
 __all__ += ["PriorMismatchError", "PastMismatchError", "ReferenceMismatchError"]
 __all__ += ["CommunicationError"]
 

@@ -37,6 +37,8 @@ def _library_lines() -> Iterator[Line]:
     else:
         yield "CUDA build", f"no: {info['cuda_why_not']}"
     yield "CPU features", ", ".join(native.cpu_features()) or "none that the library uses"
+    if os.environ.get("LMGC_ISA"):
+        yield "limited to", f"{os.environ['LMGC_ISA']}, by LMGC_ISA"
 
 
 def _operators() -> list[str]:

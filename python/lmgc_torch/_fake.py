@@ -50,6 +50,13 @@ def _items(
     return 2 * bytes_ + width * separators
 
 
+@torch.library.register_fake("lmgc::context_features")
+def _context_features(
+    tensor: torch.Tensor, names: Sequence[str], lane_elements: int = 4096
+) -> torch.Tensor:
+    return tensor.new_empty((tensor.numel(), len(names)), dtype=torch.float32)
+
+
 @torch.library.register_fake("lmgc::serialize")
 def _serialize(
     tensor: torch.Tensor,
@@ -178,18 +185,22 @@ def _round_to_powers(tensor: torch.Tensor, exponents: torch.Tensor, block: int) 
 
 
 @torch.library.register_fake("lmgc::decompress")
-def _decompress(data: torch.Tensor, prior: Any = None) -> list[torch.Tensor]:
+def _decompress(
+    data: torch.Tensor, prior: Any = None, *, max_bytes: int | None = None
+) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.default)
 
 
 @torch.library.register_fake("lmgc::decompress.past")
-def _decompress_past(data: torch.Tensor, past: Any) -> list[torch.Tensor]:
+def _decompress_past(
+    data: torch.Tensor, past: Any, *, max_bytes: int | None = None
+) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.past)
 
 
 @torch.library.register_fake("lmgc::decompress.reference")
 def _decompress_reference(
-    data: torch.Tensor, reference: Sequence[torch.Tensor]
+    data: torch.Tensor, reference: Sequence[torch.Tensor], *, max_bytes: int | None = None
 ) -> list[torch.Tensor]:
     raise DataDependentOutputException(torch.ops.lmgc.decompress.reference)
 

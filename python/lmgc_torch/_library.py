@@ -11,6 +11,7 @@ Importing `lmgc_torch` tries the first and stays silent about a failure, so that
 
 import functools
 import importlib
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,9 @@ import torch
 PACKAGE = Path(__file__).resolve().parent
 OPS_LIBRARY = PACKAGE / "liblmgc_ops.so"
 CMAKE_PREFIX = PACKAGE / "share" / "cmake"
+
+KINDS_OF_PROCESSOR = (None, "", "scalar", "avx2", "avx512")
+"""What LMGC_ISA may be: the vector units that the library may use, as in csrc/core/isa.h."""
 
 _HOW_TO_BUILD = """\
 To build the native libraries, in the source tree:
@@ -35,8 +39,9 @@ def ops() -> Any:
     """Returns ``torch.ops.lmgc``, with its library loaded.
 
     Raises:
-        ImportError: The library is missing, was built for another torch, or cannot be loaded; the
-            message says what was looked for and what to do.
+        ImportError: The library is missing, was built for another torch, or cannot be loaded, or
+            LMGC_ISA names no kind of processor; the message says what was looked for and what to
+            do.
     """
     if not OPS_LIBRARY.is_file():
         raise ImportError(
@@ -44,6 +49,13 @@ def ops() -> Any:
             f"(native libraries found in that folder: {_found()}).\n{_HOW_TO_BUILD}",
             name="lmgc_torch",
             path=str(OPS_LIBRARY),
+        )
+    if os.environ.get("LMGC_ISA") not in KINDS_OF_PROCESSOR:
+        legal = ", ".join(filter(None, KINDS_OF_PROCESSOR))
+        raise ImportError(
+            f"LMGC_ISA in the environment is {os.environ['LMGC_ISA']!r}; it must be one of "
+            f"{legal}, or unset",
+            name="lmgc_torch",
         )
     built_for = _torch_built_for()
     if built_for is not None and _release(built_for) != _release(torch.__version__):

@@ -185,6 +185,7 @@ def decompress(
     prior: PriorLike | None = None,
     past: PastFrame | None = None,
     reference: Tensors | None = None,
+    max_bytes: int | None = None,
 ) -> torch.Tensor | list[torch.Tensor] | dict[str, torch.Tensor]:
     """Decompresses a frame.
 
@@ -198,6 +199,8 @@ def decompress(
             that need no other decompress with it as well. Not for frames that need a prior.
         reference: What the frame was compressed relative to; ignored by frames that need none. Not
             for frames that need a prior or a past frame.
+        max_bytes: The most bytes that all tensors together may have; None: as many as they like. A
+            frame that announces more is refused before memory is taken for any of them.
 
     Returns:
         What was compressed, bit for bit: a tensor, a list (of any sequence), or a dict in the same
@@ -205,14 +208,17 @@ def decompress(
 
     Raises:
         CorruptFrameError: The bytes are no frame, or are damaged.
+        TooLargeError: The frame announces more than `max_bytes`.
         PriorMismatchError: The frame was compressed with another prior.
         PastMismatchError: The frame refers to another one than that of `past`.
         ReferenceMismatchError: A tensor was compressed relative to another one than that of
             `reference`.
-        TypeError: `data` is something else, or `past` is no `PastFrame`.
-        ValueError: `data` is not one-dimensional, or the prior is on another device.
+        TypeError: `data` or `max_bytes` is something else, or `past` is no `PastFrame`.
+        ValueError: `data` is not one-dimensional, the prior is on another device, or `max_bytes` is
+            negative.
         ImportError: The native library cannot be loaded; the message says why.
     """
+    max_bytes = checked_max_bytes(max_bytes)
     frame = _frame(data)
     with _decoded_text(), translated():
         metadata, methods = _library.ops().contents.default(frame)
@@ -225,17 +231,17 @@ def decompress(
             raise ValueError("reference does not go with past")
         others = form.matched(reference, structure, len(methods))
         with translated():
-            tensors = _library.ops().decompress.reference(frame, others)
+            tensors = _library.ops().decompress.reference(frame, others, max_bytes=max_bytes)
     elif past is not None:
         with translated():
-            tensors = _library.ops().decompress.past(frame, past.handle)
+            tensors = _library.ops().decompress.past(frame, past.handle, max_bytes=max_bytes)
     else:
         handle = _handle(prior, frame.device, set(methods))
         operator = _library.ops().decompress
         if handle is None:
             operator = operator.default
         with translated():
-            tensors = operator(frame, handle)
+            tensors = operator(frame, handle, max_bytes=max_bytes)
     kind = form.kind_of(structure)
     if kind == "list":
         return tensors
@@ -256,7 +262,7 @@ def info(data: Data) -> FrameInfo:
     Raises:
         CorruptFrameError: The bytes are no frame, or its header is damaged.
         TypeError: `data` is something else.
-        ValueError: `data` is not one-dimensional.
+        ValueError: `data` is not one-dimensional, or this torch has no such element type.
         ImportError: The native library cannot be loaded; the message says why.
     """
     header = _header(_frame(data))
@@ -268,7 +274,7 @@ def info(data: Data) -> FrameInfo:
         tensors=tuple(
             TensorInfo(
                 name=name,
-                dtype=getattr(torch, tensor["dtype"]),
+                dtype=_dtype(tensor["dtype"]),
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
                 rank=tensor.get("rank", 0),
@@ -287,6 +293,29 @@ def info(data: Data) -> FrameInfo:
         needs_past=header["past"],
         metadata=header["metadata"],
     )
+
+
+def checked_max_bytes(max_bytes: int | None) -> int | None:
+    """Returns what the operators take for this limit.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative.
+    """
+    if max_bytes is None:
+        return None
+    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool):
+        raise TypeError(f"max_bytes is of type {type(max_bytes).__name__}; it must be an int")
+    if max_bytes < 0:
+        raise ValueError(f"max_bytes is {max_bytes}; it must not be negative")
+    return min(max_bytes, 2**63 - 1)
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        raise ValueError(f"torch {torch.__version__} has no element type {name}")
+    return cast(torch.dtype, dtype)
 
 
 def _handle(prior: PriorLike | None, device: torch.device, methods: Set[str]) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LmgcError", "CorruptFrameError", "CorruptArchiveError"]
+__all__ = ["LmgcError", "CorruptFrameError", "CorruptArchiveError", "TooLargeError"]
 __all__ += ["PriorMismatchError", "PastMismatchError", "ReferenceMismatchError"]
 __all__ += ["CommunicationError"]
 __all__ += ["translated"]
@@ -19,6 +19,13 @@ class CorruptFrameError(LmgcError):
 
 class CorruptArchiveError(CorruptFrameError):
     """The file is no archive, was changed or cut, or is of a version that is not read here."""
+
+
+class TooLargeError(LmgcError):
+    """The frame or archive announces more bytes of tensors than `max_bytes` allows.
+
+    It need not be damaged: a few bytes can stand for many, of zeros for example.
+    """
 
 
 class PriorMismatchError(LmgcError):
@@ -41,6 +48,7 @@ _BY_PREFIX: dict[str, type[LmgcError]] = {
     error.__name__ + ": ": error
     for error in (
         CorruptFrameError,
+        TooLargeError,
         PriorMismatchError,
         PastMismatchError,
         ReferenceMismatchError,

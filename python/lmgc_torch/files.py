@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import torch
 
+from lmgc_torch import form
+
 __all__ = ["map_file", "map_open_file", "write_bytes", "write_whole", "abandon_writes"]
 
 _partials: set[Path] = set()  # files under another name, not complete yet
@@ -51,7 +53,7 @@ def map_open_file(file: BinaryIO) -> torch.Tensor:
 
 def write_bytes(file: BinaryIO, tensor: torch.Tensor) -> None:
     """Writes a tensor's elements as they lie in memory, in C order, without another copy."""
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    flat = form.flat(tensor.detach().resolve_conj().resolve_neg().cpu())
     if flat.numel():
         file.write(flat.view(torch.uint8).numpy().data)
 
@@ -79,10 +81,14 @@ def write_whole(
         return
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():  # a device or a pipe: not ours to replace
-        with path.open("wb") as file:
+        with _named(path), path.open("wb") as file:
             write(file)
         return
-    with _partial(path, 0o666 if like is None else 0o600) as partial, partial.open("wb") as file:
+    with (
+        _named(path),
+        _partial(path, 0o666 if like is None else 0o600) as partial,
+        partial.open("wb") as file,
+    ):
         write(file)
         file.flush()
         if like is not None:
@@ -98,6 +104,17 @@ def write_whole(
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Adds the name of the file to errors of writing, which have none: the disk is full, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import torch
 from lmgc_torch.errors import CorruptFrameError
 
 __all__ = ["Tensors", "flatten", "matched", "metadata_of", "structure_of", "kind_of"]
+__all__ += ["flat"]
 
 Tensors: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
@@ -106,6 +107,14 @@ def kind_of(structure: Mapping[str, Any]) -> Literal["tensor", "list", "dict"]:
     if structure.get("names") is not None:
         return "dict"
     return "list" if structure.get("list") else "tensor"
+
+
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns the elements in C order with stride 1, [elements], as a view where they lie so.
+
+    `contiguous` keeps any stride of a single element, and then torch refuses to show its bytes.
+    """
+    return tensor.contiguous().as_strided((tensor.numel(),), (1,))
 
 
 def _checked(value: object, what: str) -> torch.Tensor:

@@ -11,20 +11,20 @@ is read in `reference_frame`; methods are in `reference_planes`, `reference_fixe
     tensors[0].dtype, tensors[0].array
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lmgc_torch.errors import PastMismatchError, ReferenceMismatchError
+from lmgc_torch.errors import PastMismatchError, ReferenceMismatchError, TooLargeError
 from lmgc_torch.reference_common import (
     checksum,
     refuse,
 )
 from lmgc_torch.reference_fixed import REFERENCE, FixedSection, PastFactors
-from lmgc_torch.reference_frame import DTYPES, FIXED, NOT_IN_NUMPY, read_header
+from lmgc_torch.reference_frame import DTYPES, FIXED, NOT_IN_NUMPY, Header, read_header
 from lmgc_torch.reference_lm import LmSection
 from lmgc_torch.reference_lmgc import LmgcSection, RangeDecoder
 from lmgc_torch.reference_planes import decode_planes
@@ -73,6 +73,7 @@ def decode(
     prior: Any = None,
     past: Past | None = None,
     reference: Sequence[bytes] = (),
+    max_bytes: int | None = None,
 ) -> list[DecodedTensor]:
     """Decodes a frame.
 
@@ -82,68 +83,106 @@ def decode(
             methods "lmgc" and "lm" need none.
         past: The frame before, of a sequence; this one takes its place.
         reference: The bytes of the tensors that the frame was compressed relative to.
+        max_bytes: The most bytes that all tensors together may have; None: as many as they like.
 
     Returns:
         The tensors, in order.
 
     Raises:
         CorruptFrameError: The bytes are no frame of these versions, or are damaged.
+        TooLargeError: The frame announces more than `max_bytes`.
         PriorMismatchError: The frame was compressed with another prior, or one that is not
             portable.
         PastMismatchError: The frame refers to another one than `past`.
         ReferenceMismatchError: A tensor was compressed relative to another one.
     """
+    header = checked_header(frame, prior, past, max_bytes)
+    tensors: list[DecodedTensor] = []
+    factors: list[PastFactors | None] = []
+    sections = decoded_sections(frame, header, prior, past, reference)
+    for record, section in zip(header.tensors, sections, strict=True):
+        if checksum(section.data) & 0xFFFFFFFF != record.data_checksum:
+            refuse("the decoded data differ from what was encoded (checksum)")
+        tensors.append(DecodedTensor(record.dtype, record.sizes, section.data))
+        factors.append(section.factors)
+    if past is not None:
+        past.identity, past.factors = header.identity, factors
+    return tensors
+
+
+def checked_header(
+    frame: bytes, prior: Any, past: Past | None, max_bytes: int | None = None
+) -> Header:
+    """Reads a frame's header, and checks what holds for all sections; as `decode`."""
     header = read_header(frame)
+    announced = sum(record.elements * record.element.width for record in header.tensors)
+    if max_bytes is not None and announced > max_bytes:
+        raise TooLargeError(f"the frame announces {announced} bytes of tensors")
     if checksum(frame[header.size :]) != header.payload_checksum:
         refuse("the payload was changed (checksum)")
     if header.prior is not None:
         check_prior(header.prior, prior)
     if header.past is not None and (past is None or past.identity != header.past):
         raise PastMismatchError("the frame refers to another one than that at hand")
+    return header
+
+
+@dataclass(frozen=True)
+class DecodedSection:
+    """What a section decodes to: the tensor's bytes, and its factors where it has some."""
+
+    data: bytes
+    factors: PastFactors | None = None
+
+
+def decoded_sections(
+    frame: bytes,
+    header: Header,
+    prior: Any = None,
+    past: Past | None = None,
+    reference: Sequence[bytes] = (),
+) -> Iterator[DecodedSection]:
+    """Decodes the sections of a frame, one after the other; the tensors' checksums are not checked.
+
+    Arguments and errors are those of `decode`.
+    """
     known = past.factors if past and header.past is not None else []
-    tensors: list[DecodedTensor] = []
-    factors: list[PastFactors | None] = []
     offset = header.size
-    for record in header.tensors:
+    for index, record in enumerate(header.tensors):
         section = frame[offset : offset + record.section_size]
         offset += record.section_size
-        factors.append(None)
         if record.method == "raw":
-            data = section
+            yield DecodedSection(section)
         elif record.method == "planes":
-            data = decode_planes(section, record)
+            yield DecodedSection(decode_planes(section, record))
         elif record.method in FIXED:
             predicted = record.method == "lowrank"
             fixed = FixedSection(section, record.sizes, record.element, predicted, record.spare)
-            index = len(tensors)
             words = None
             if fixed.flags & REFERENCE:
                 own = reference[index] if index < len(reference) else b""
-                if checksum(own) & 0xFFFFFFFF != fixed.reference_checksum:
-                    raise ReferenceMismatchError(f"tensor {index}: this is another reference")
                 width = record.element.width
+                same = checksum(own) & 0xFFFFFFFF == fixed.reference_checksum
+                if not same or len(own) != width * record.elements:
+                    raise ReferenceMismatchError(f"tensor {index}: this is another reference")
                 words = [
                     int.from_bytes(own[i : i + width], "little") for i in range(0, len(own), width)
                 ]
             data = fixed.decode(known[index] if index < len(known) else None, words)
-            factors[-1] = fixed.factors()
+            yield DecodedSection(data, fixed.factors())
         elif record.method == "lm":
             model = LanguageModel(prior, 4, "")
-            data = LmSection(
-                section,
-                record.sizes,
-                record.element,
-                model,
-                prior.max_context,
-                RangeDecoder,
-                record.spare,
-            ).decode()
+            yield DecodedSection(
+                LmSection(
+                    section,
+                    record.sizes,
+                    record.element,
+                    model,
+                    prior.max_context,
+                    RangeDecoder,
+                    record.spare,
+                ).decode()
+            )
         else:
             assert header.prior is not None  # read_header has seen to it
-            data = LmgcSection(section, record, header.prior, prior).decode()
-        if checksum(data) & 0xFFFFFFFF != record.data_checksum:
-            refuse("the decoded data differ from what was encoded (checksum)")
-        tensors.append(DecodedTensor(record.dtype, record.sizes, data))
-    if past is not None:
-        past.identity, past.factors = header.identity, factors
-    return tensors
+            yield DecodedSection(LmgcSection(section, record, header.prior, prior).decode())

@@ -177,11 +177,8 @@ struct NamedKernels {
 inline std::vector<NamedKernels> all_kernels() {
   std::vector<NamedKernels> all = {{"portable", digit_kernels_portable}};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) all.push_back({"avx2", digit_kernels_avx2});
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512vnni"))
-    all.push_back({"avx512", digit_kernels_avx512});
+  if (has_digits_avx2()) all.push_back({"avx2", digit_kernels_avx2});
+  if (has_digits_avx512()) all.push_back({"avx512", digit_kernels_avx512});
 #endif
   return all;
 }

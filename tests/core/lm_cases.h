@@ -1,11 +1,12 @@
-// Encoding and decoding of whole sections of method lm, for their tests.
+// Encoding and decoding of whole sections of method lm, for their tests and for fuzzing.
 #pragma once
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -83,16 +84,21 @@ struct Encoded {
 
 // ---- decoder ------------------------------------------------------------------------------------
 
+// What read_lm() promises, whatever the bytes are.
+inline void expect(bool holds, const char* what) {
+  if (!holds) throw std::logic_error(what);
+}
+
 inline std::vector<std::uint8_t> decode_stream(const DigitGeometry& geometry,
                                                const std::vector<Known>& known,
                                                const StreamSource& stream, const Parallel& parallel,
-                                               int threads) {
+                                               int threads, const DigitKernels& kernels) {
   std::vector<std::uint8_t> symbols(known.size(), 0x77);
   std::vector<DigitLane> lanes;
   append_digit_lanes(0, stream.elements, stream.lane_elements, lanes);
-  REQUIRE(lanes.size() == stream.lanes.size());
-  REQUIRE(stream.elements == static_cast<std::int64_t>(known.size()));
-  DigitEngine(prior(), parallel, threads)
+  expect(lanes.size() == stream.lanes.size(), "there are as many lanes as there should be");
+  expect(stream.elements == static_cast<std::int64_t>(known.size()), "all symbols are known of");
+  DigitEngine(prior(), parallel, threads, kernels)
       .decode({{geometry, stream.elements, known.data(), symbols.data()}}, lanes, stream.lanes);
   return symbols;
 }
@@ -102,16 +108,17 @@ inline void check_inside(const StreamSource& stream, const std::uint8_t* section
   for (const auto* const parts : {&stream.lanes, &stream.tails}) {
     for (const LaneBytes& part : *parts) {
       if (part.size == 0) continue;
-      if (part.data < section || part.size > size ||
-          static_cast<std::size_t>(part.data - section) > size - part.size)
-        FAIL("a part lies outside the section");
+      expect(part.data >= section && part.size <= size &&
+                 static_cast<std::size_t>(part.data - section) <= size - part.size,
+             "parts lie inside the section");
     }
   }
 }
 
 // Reads a section of a tensor of these sizes, and decodes it into exactly as many bytes as it has.
 inline Status decoded(const Bytes& section, const Sizes& sizes, FloatFormat format, Bytes& out,
-                      const Parallel& parallel = run_serially, int threads = 1) {
+                      const Parallel& parallel = run_serially, int threads = 1,
+                      const DigitKernels& kernels = digit_kernels()) {
   const std::unique_ptr<std::uint8_t[]> exact(new std::uint8_t[section.size()]);
   std::copy(section.begin(), section.end(), exact.get());
   LmSource source;
@@ -119,7 +126,7 @@ inline Status decoded(const Bytes& section, const Sizes& sizes, FloatFormat form
   if (status != Status::ok) return status;
   FixedSource& fixed = source.fixed;
   const LiveShape& shape = fixed.shape;
-  REQUIRE(source.side <= section.size());
+  expect(source.side <= section.size(), "the side information is a part of the section");
   for (const StreamSource* const stream : {&source.u, &source.v, &source.residuals})
     check_inside(*stream, exact.get(), section.size());
   out.clear();
@@ -132,12 +139,16 @@ inline Status decoded(const Bytes& section, const Sizes& sizes, FloatFormat form
       const std::vector<Known> known = factor_known(own, lines, factors.rank, parallel);
       const std::vector<std::uint8_t> symbols =
           decode_stream(digit_geometry(lines, own_taps, DigitKind::factor, false), known, stream,
-                        parallel, threads);
+                        parallel, threads, kernels);
       return join_factor(symbols.data(), stream.tails, lines, factors.rank, own, parallel);
     };
     status = factor(factors.u, source.u, shape.rows, 1);
     if (status == Status::ok) status = factor(factors.v, source.v, shape.columns, taps);
     if (status != Status::ok) return status;
+    for (const Factor* own : {&factors.u, &factors.v}) {
+      for (const std::int32_t entry : own->entries)
+        expect(std::abs(std::int64_t{entry}) <= most_factor, "entries can be multiplied");
+    }
     if (product_bound(factors, parallel) >= std::uint64_t{1} << most_product_bits)
       return Status::bad_section;
   }
@@ -147,7 +158,7 @@ inline Status decoded(const Bytes& section, const Sizes& sizes, FloatFormat form
   const std::vector<std::uint8_t> symbols = decode_stream(
       digit_geometry(shape.columns, flat ? 1 : taps,
                      factors.rank > 0 ? DigitKind::predicted : DigitKind::unpredicted, flat),
-      known, source.residuals, parallel, threads);
+      known, source.residuals, parallel, threads, kernels);
   const auto size = static_cast<std::size_t>(shape.elements) * format.bytes;
   const std::unique_ptr<std::uint64_t[]> words(new std::uint64_t[size / 8 + 1]);
   status = join_residuals(fixed, format, symbols.data(), source.residuals.tails, product,

@@ -26,12 +26,14 @@ struct Wish {
   bool may_have_columns = true;
 };
 
-inline Product product_of(const FixedHead& head, const LiveShape& shape) {
-  if (!head.predicted()) return {};
-  return [&factors = head.low_rank.factors, columns = shape.columns](
-             std::int64_t first, std::int64_t count, std::int64_t* out) {
+inline Product product_of(const Factors& factors, std::int64_t columns) {
+  if (factors.rank == 0) return {};
+  return [&factors, columns](std::int64_t first, std::int64_t count, std::int64_t* out) {
     multiply_factors(factors, columns, first, count, out);
   };
+}
+inline Product product_of(const FixedHead& head, const LiveShape& shape) {
+  return product_of(head.low_rank.factors, shape.columns);
 }
 
 inline std::vector<bool> some_dead(std::int64_t lines, std::mt19937_64& random) {
@@ -61,6 +63,7 @@ inline LowRank some_low_rank(const LiveShape& shape, std::int64_t rank, std::mt1
 
 // A tensor's live matrix and what is known of it.
 struct Case {
+  Case() = default;
   explicit Case(const Wish& wish) : wish(wish) {
     std::mt19937_64 random(wish.sizes[0] + wish.rank * 7 + wish.format.mantissa_bits);
     std::normal_distribution<double> normal;
@@ -69,8 +72,8 @@ struct Case {
         fixed_shape(wish.sizes.data(), wish.sizes.size(), wish.by_dimension_1);
     head.by_dimension_1 = wish.by_dimension_1;
     if (wish.dead) {
-      head.dead_rows = some_dead(whole.rows, random);
-      head.dead_columns = some_dead(whole.columns, random);
+      head.dead_rows = FlagRuns(some_dead(whole.rows, random));
+      head.dead_columns = FlagRuns(some_dead(whole.columns, random));
     }
     shape = live_shape(whole, head);
     if (wish.rank > 0) {

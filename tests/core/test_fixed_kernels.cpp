@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/bits.h"
+#include "core/delta.h"
 #include "core/fixed.h"
 #include "core/fixed_kernels.h"
 #include "core/fixed_walk.h"
@@ -188,6 +189,41 @@ TEST_CASE("fixed kernels join what the function of one element joins") {
       REQUIRE(source.used == reader.used());
       for (std::size_t k = static_cast<std::size_t>(joined) * plain.bytes; k < words.size(); ++k)
         REQUIRE(words[k] == 0xee);
+    }
+  }
+}
+
+TEST_CASE("fixed kernels predict by a reference as the function of one element does") {
+  const FixedKernels* const kernels = fixed_kernels();
+  if (kernels == nullptr) return;
+  std::mt19937_64 random(8);
+  for (const FloatFormat plain : formats) {
+    if (plain.bytes == 8) continue;
+    const FixedFormat format(plain);
+    const int finest = format.least - format.mantissa;
+    for (int round = 0; round < 400; ++round) {
+      const int count = round % 3 == 0 ? run_elements : static_cast<int>(random() % 40 + 1);
+      Case own(plain, count, round % 2 == 0, random);
+      if (round % 5 == 0) own.run.row_exponent += static_cast<int>(random() % 400) - 200;
+      const bool is_finest = round % 4 < 2;
+      const auto factor = round % 7 == 0
+                              ? delta_one
+                              : static_cast<std::uint32_t>(random() % (most_delta_factor + 1));
+      std::vector<std::int64_t> values(static_cast<std::size_t>(count) + 1, 77);
+      std::vector<std::int16_t> exponents(values.size(), 77);
+      kernels->refer(own.run, own.bytes.data(), factor, is_finest, values.data(), exponents.data());
+      CHECK((values.back() == 77 && exponents.back() == 77));
+      for (int i = 0; i < count; ++i) {
+        const auto k = static_cast<std::size_t>(i);
+        const int scale = own.run.row_scale + own.scales[k];
+        const int quantum =
+            is_finest ? finest : std::max((scale >> 2) - bins_per_scale_bits, finest);
+        const Prediction expected =
+            predict_by(own.words[k], factor, own.prediction(i), quantum, format);
+        CAPTURE(i, own.words[k], own.prediction(i).value, own.prediction(i).exponent);
+        REQUIRE(values[k] == expected.value);
+        REQUIRE(exponents[k] == (expected.value == 0 ? 0 : expected.exponent));
+      }
     }
   }
 }

@@ -90,8 +90,8 @@ TEST_CASE("sections decode to what they were") {
 
 TEST_CASE("a matrix without a live line is a section of flags alone") {
   Case tensor({"noise", {8, 40}});
-  tensor.head.dead_rows.assign(8, true);
-  tensor.head.dead_columns.assign(40, true);
+  tensor.head.dead_rows = FlagRuns(std::vector<bool>(8, true));
+  tensor.head.dead_columns = FlagRuns(std::vector<bool>(40, true));
   tensor.shape = live_shape(fixed_shape(tensor.wish.sizes.data(), 2, false), tensor.head);
   REQUIRE(tensor.shape.elements == 0);
   const Bytes section = encoded(tensor);

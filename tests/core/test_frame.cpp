@@ -397,3 +397,15 @@ TEST_CASE("metadata is UTF-8") {
     REQUIRE(status_of(bad) == Status::bad_header);
   }
 }
+
+TEST_CASE("bytes of all tensors are added up as far as numbers go") {
+  FrameHeader header;
+  CHECK(decoded_bytes(header) == 0);
+  header.tensors.resize(2);
+  for (TensorRecord& record : header.tensors) record.bytes = INT64_MAX;
+  CHECK(decoded_bytes(header) == UINT64_MAX - 1);
+  header.tensors.push_back(header.tensors[0]);
+  CHECK(decoded_bytes(header) == UINT64_MAX);
+  header.tensors.push_back(header.tensors[0]);
+  CHECK(decoded_bytes(header) == UINT64_MAX);
+}

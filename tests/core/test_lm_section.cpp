@@ -59,8 +59,8 @@ TEST_CASE("sections of method lm decode to what they were") {
 
 TEST_CASE("a matrix without a live line is a section of side information alone") {
   Case tensor({"noise", {8, 40}});
-  tensor.head.dead_rows.assign(8, true);
-  tensor.head.dead_columns.assign(40, true);
+  tensor.head.dead_rows = FlagRuns(std::vector<bool>(8, true));
+  tensor.head.dead_columns = FlagRuns(std::vector<bool>(40, true));
   tensor.shape = live_shape(fixed_shape(tensor.wish.sizes.data(), 2, false), tensor.head);
   REQUIRE(tensor.shape.elements == 0);
   Bytes section = Encoded(tensor).write(), back;

@@ -18,12 +18,6 @@ using namespace lmgc;
 using Bytes = std::vector<std::uint8_t>;
 __extension__ using Wide = __int128;
 
-Product exact(const Factors& factors, std::int64_t columns, std::uint64_t) {
-  return [&factors, columns](std::int64_t first, std::int64_t count, std::int64_t* out) {
-    multiply_factors(factors, columns, first, count, out);
-  };
-}
-
 std::vector<std::int32_t> random_entries(std::int64_t count, double deviation,
                                          std::mt19937_64& random) {
   std::normal_distribution<double> normal(0, deviation);
@@ -78,7 +72,7 @@ struct Case {
   Projection projection;
 
   bool open(EntryMeans& means) const {
-    return means.open(projection, past, setting.past_rank, dead, weights, exact, run_serially);
+    return means.open(projection, past, setting.past_rank, FlagRuns(dead), weights, run_serially);
   }
 
   // floor(64 * mean), by the formula.
@@ -244,8 +238,8 @@ TEST_CASE("side bits of projections come back, damaged ones give an answer") {
 
 TEST_CASE("factors of a section over all lines") {
   FixedHead head;
-  head.dead_rows = {false, true, false};
-  head.dead_columns = {true, false};
+  head.dead_rows = FlagRuns({false, true, false});
+  head.dead_columns = FlagRuns({true, false});
   head.low_rank.factors.rank = 2;
   head.low_rank.factors.u.entries = {1, 2, 3, 4};
   head.low_rank.factors.v.entries = {5, 6};

@@ -47,7 +47,7 @@ std::vector<std::uint8_t> written(const Line& line) {
 
 std::vector<std::uint8_t> written(const std::vector<bool>& flags) {
   BitWriter out;
-  write_flags(out, flags);
+  write_flags(out, FlagRuns(flags));
   return out.take();
 }
 
@@ -148,27 +148,29 @@ TEST_CASE("flags read back as they were written") {
       const auto bytes = written(flags);
       REQUIRE(8 * bytes.size() >= size / 65536);
       BitReader in(bytes.data(), bytes.size());
-      std::vector<bool> back(size, kind % 2 == 0);
-      REQUIRE(read_flags(in, back));
-      REQUIRE(back == flags);
+      FlagRuns back;
+      REQUIRE(read_flags(in, static_cast<std::int64_t>(size), back));
+      REQUIRE(back.flags() == flags);
+      REQUIRE(back.set() == std::count(flags.begin(), flags.end(), true));
+      REQUIRE(back.set() + back.clear() == static_cast<std::int64_t>(size));
       REQUIRE(in.only_padding_left());
       if (!bytes.empty()) {
         BitReader cut(bytes.data(), bytes.size() - 1);
-        REQUIRE_FALSE(read_flags(cut, back));
+        REQUIRE_FALSE(read_flags(cut, static_cast<std::int64_t>(size), back));
       }
     }
   }
 }
 
 TEST_CASE("runs of flags that lie are refused") {
-  const auto refused = [](const std::vector<std::int32_t>& runs, std::size_t size) {
+  const auto refused = [](const std::vector<std::int32_t>& runs, std::int64_t size) {
     BitWriter out;
     AdaptiveRice codes[2];
     for (std::size_t i = 0; i < runs.size(); ++i) codes[i % 2].put(out, runs[i]);
     const auto bytes = out.take();
     BitReader in(bytes.data(), bytes.size());
-    std::vector<bool> flags(size);
-    return !read_flags(in, flags);
+    FlagRuns flags;
+    return !read_flags(in, size, flags);
   };
   CHECK_FALSE(refused({10}, 10));
   CHECK_FALSE(refused({0, 10}, 10));
@@ -179,6 +181,34 @@ TEST_CASE("runs of flags that lie are refused") {
   CHECK(refused({5, -5, 10}, 10));
   CHECK(refused({0, 0, 10}, 10));  // and then nothing, again and again
   CHECK(refused({5, 0, 0, 5}, 10));
+}
+
+TEST_CASE("flags take memory for their runs, whatever the number of lines") {
+  for (const std::uint8_t byte : {0x00, 0x55, 0xFF, 0x7F}) {
+    const std::vector<std::uint8_t> bytes(1000, byte);
+    BitReader in(bytes.data(), bytes.size());
+    FlagRuns flags;
+    CHECK_FALSE(read_flags(in, INT64_MAX, flags));
+    CHECK(flags.runs().size() <= 8 * bytes.size());
+  }
+  // A great many lines that a few bytes do tell of.
+  constexpr std::int64_t lines = std::int64_t{1} << 34;
+  FlagRuns flags;
+  flags.append(0);
+  for (std::int64_t left = lines; left > 0; left -= FlagRuns::longest) {
+    flags.append(static_cast<std::uint16_t>(std::min(left, FlagRuns::longest)));
+    if (left > FlagRuns::longest) flags.append(0);
+  }
+  BitWriter out;
+  write_flags(out, flags);
+  const auto bytes = out.take();
+  CHECK(bytes.size() < 700'000);
+  BitReader in(bytes.data(), bytes.size());
+  FlagRuns back;
+  REQUIRE(read_flags(in, lines, back));
+  CHECK(back.set() == lines);
+  CHECK(back.clear() == 0);
+  CHECK(back.runs() == flags.runs());
 }
 
 TEST_CASE("any bytes are a line, flags, or an error") {
@@ -195,7 +225,8 @@ TEST_CASE("any bytes are a line, flags, or an error") {
     Line line(random() % 2000);
     if (read_line(one, line)) REQUIRE(one.ok());
     BitReader other(bytes.data(), bytes.size());
-    std::vector<bool> flags(random() % 1000000);
-    if (read_flags(other, flags)) REQUIRE(other.ok());
+    FlagRuns flags;
+    if (read_flags(other, static_cast<std::int64_t>(random() % 1000000), flags))
+      REQUIRE(other.ok());
   }
 }

@@ -167,6 +167,10 @@ void errors() {
     EXPECT(raises<lmgc::CorruptFrameError>("", [&] { lmgc::decompress(cut); }));
     EXPECT(raises<lmgc::CorruptFrameError>("", [&] { lmgc::info(cut); }));
   }
+  EXPECT(lmgc::decompress(frame, std::nullopt, 4800)[0].numel() == 1200);
+  EXPECT(raises<lmgc::TooLargeError>("4800", [&] { lmgc::decompress(frame, std::nullopt, 4799); }));
+  EXPECT(raises<lmgc::TooLargeError>("", [&] { lmgc::decompress(frame, lmgc::PastFrame(), 9); }));
+  EXPECT(raises<c10::ValueError>("-1", [&] { lmgc::decompress(frame, std::nullopt, -1); }));
   // The class alone says what it is: its name is not in the message as well.
   try {
     lmgc::decompress(at::zeros({9}, at::kByte));

@@ -1,4 +1,4 @@
-// What the fuzz targets share: taking their inputs apart, formats and shapes, and the verdict.
+// What the fuzz targets share: taking their inputs apart, formats and sizes, and the verdict.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,6 @@
 #include <memory>
 #include <vector>
 
-#include "core/fixed_section.h"
 #include "core/float_format.h"
 #include "core/short_floats.h"
 
@@ -77,34 +76,6 @@ inline std::unique_ptr<std::uint8_t[]> filled(std::size_t size, std::uint8_t val
   std::unique_ptr<std::uint8_t[]> bytes(new std::uint8_t[size]);
   std::fill_n(bytes.get(), size, value);
   return bytes;
-}
-
-// Words that a format has, made of any bytes, over and over: one word of each byte, or of as many
-// as it has.
-inline std::unique_ptr<std::uint8_t[]> words_from(const std::vector<std::uint8_t>& bytes,
-                                                  bool word_of_byte, std::int64_t elements,
-                                                  FloatFormat plain) {
-  const FixedFormat format(plain);
-  auto words = filled(static_cast<std::size_t>(elements) * plain.bytes, 0);
-  std::size_t next = 0;
-  for (std::int64_t i = 0; i < elements && !bytes.empty(); ++i) {
-    std::uint64_t word = 0;
-    for (int k = 0; k < (word_of_byte ? 1 : plain.bytes); ++k)
-      word |= std::uint64_t{bytes[next++ % bytes.size()]} << 8 * k;
-    if (word_of_byte) word *= 0x0101010101010101;
-    word &= format.sign() | (format.sign() - 1);
-    if (format.exponent_field(word) > format.infinite_field)  // short formats leave some unused
-      word = static_cast<std::uint64_t>(format.infinite_field) << format.mantissa;
-    store_word(words.get(), plain.bytes, i, word);
-  }
-  return words;
-}
-
-inline Product product_of(const Factors& factors, std::int64_t columns) {
-  if (factors.rank == 0) return {};
-  return [&factors, columns](std::int64_t first, std::int64_t count, std::int64_t* out) {
-    multiply_factors(factors, columns, first, count, out);
-  };
 }
 
 }  // namespace lmgc::fuzz

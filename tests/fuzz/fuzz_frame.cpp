@@ -1,9 +1,15 @@
 // Headers of frames: any bytes, and any bytes behind a checksum that is right.
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <random>
+#include <vector>
 
 #include "core/checksum.h"
 #include "core/frame.h"
 #include "fuzz_bytes.h"
+
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t most);
 
 namespace {
 
@@ -32,7 +38,67 @@ void check(const FrameHeader& header, std::uint64_t size) {
   require(again.tensors.size() == header.tensors.size(), "no tensor is lost");
 }
 
+// Sizes of sections that are wrong one by one, and whose sum is not.
+void change_sizes(std::vector<TensorRecord>& records, std::mt19937_64& random) {
+  if (random() % 2 == 0) {
+    const std::uint64_t moved = random() >> random() % 64;
+    records[random() % records.size()].section_size += moved;
+    records[random() % records.size()].section_size -= moved;
+    return;
+  }
+  // Three in place of one: their sum wraps around to its size.
+  constexpr std::int64_t most = INT64_MAX;
+  TensorRecord own = records.back();
+  const std::uint64_t size = own.section_size;
+  own.dtype = DType::uint8;
+  own.method = Method::planes;
+  own.spare = {};
+  own.sizes = {most};
+  own.section_size = most;
+  records.back() = own;
+  records.push_back(own);
+  own.section_size = size + 2;
+  records.push_back(own);
+}
+
+void change(FrameHeader& header, std::mt19937_64& random) {
+  TensorRecord& record = header.tensors[random() % header.tensors.size()];
+  switch (random() % 4) {
+    case 0:
+      record.dtype = static_cast<DType>(random() % 40);
+      break;
+    case 1:
+      record.method = static_cast<Method>(random() % (methods + 1));
+      break;
+    case 2:
+      record.sizes.assign(random() % 4, static_cast<std::int64_t>(random() >> (1 + random() % 63)));
+      break;
+    default:
+      change_sizes(header.tensors, random);
+  }
+}
+
 }  // namespace
+
+// Every other change is one of a field, behind checksums that are right.
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                               std::size_t most, unsigned seed) {
+  std::mt19937_64 random(seed);
+  fuzz::FuzzBytes input(data, size);
+  const auto payload = input.take<std::uint32_t>();
+  const std::vector<std::uint8_t> bytes = input.rest();
+  FrameHeader header;
+  if (random() % 2 == 0 ||
+      parse_header(bytes.data(), bytes.size(), bytes.size() + std::uint64_t{payload}, header) !=
+          Status::ok ||
+      header.tensors.empty())
+    return LLVMFuzzerMutate(data, size, most);
+  change(header, random);
+  const std::vector<std::uint8_t> changed = write_header(header);
+  if (4 + changed.size() > most) return LLVMFuzzerMutate(data, size, most);
+  std::copy(changed.begin(), changed.end(), data + 4);
+  return 4 + changed.size();
+}
 
 // The size of the payload, 4 bytes, and a header.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -3,7 +3,7 @@
 #include "../core/stream_cases.h"
 #include "core/fixed_section.h"
 #include "core/planes.h"
-#include "fuzz_bytes.h"
+#include "fuzz_tensors.h"
 
 namespace {
 
@@ -24,39 +24,15 @@ void planes(const std::uint8_t* words, std::int64_t elements, FloatFormat format
   require(std::equal(words, words + bytes, back.get()), "planes: bytes come back");
 }
 
-// A product of small factors, or of none where no bound holds.
-LowRank take_low_rank(FuzzBytes& input, const LiveShape& shape, std::int64_t rank) {
-  LowRank low_rank;
-  Factors& factors = low_rank.factors;
-  factors.rank = std::min({rank, shape.rows, shape.columns});
-  if (factors.rank == 0) return {};
-  const int shift = input.take<std::uint8_t>() % 24;  // entries stay within most_factor
-  const auto seed = input.take<std::uint32_t>();
-  const auto entry = [&](std::int64_t i) {
-    const auto byte = static_cast<std::int8_t>((seed >> i % 24) + static_cast<std::uint64_t>(i));
-    return static_cast<std::int32_t>(byte) * (1 << shift);
-  };
-  for (std::int64_t c = 0; c < factors.rank; ++c)
-    factors.exponents.push_back(input.take<std::int8_t>());
-  for (std::int64_t i = 0; i < shape.rows * factors.rank; ++i)
-    factors.u.entries.push_back(entry(i));
-  for (std::int64_t i = 0; i < shape.columns * factors.rank; ++i)
-    factors.v.entries.push_back(entry(i + 7));
-  for (std::int64_t i = 0; i < shape.rows; ++i)
-    low_rank.row_weights.push_back(static_cast<std::int16_t>(entry(i) >> shift));
-  for (std::int64_t i = 0; i < shape.columns; ++i)
-    low_rank.column_weights.push_back(static_cast<std::int16_t>(entry(i + 3) >> shift));
-  const bool bound = product_bound(factors, run_serially) < std::uint64_t{1} << most_product_bits;
-  return bound ? low_rank : LowRank{};
-}
-
-void fixed(const std::uint8_t* words, FloatFormat format, const LiveShape& shape, FixedHead head,
-           bool may_have_column_scales, const std::vector<std::int64_t>& sizes) {
-  const Reference reference = head.reference;
-  const bool predicted = head.predicted();
-  const Factors factors = head.low_rank.factors;
-  const Product product = fuzz::product_of(factors, shape.columns);
-  const FixedInput input{words, format, shape, may_have_column_scales};
+void fixed(const std::uint8_t* words, const test::Case& tensor) {
+  const FloatFormat format = tensor.wish.format;
+  const LiveShape& shape = tensor.shape;
+  const test::Sizes& sizes = tensor.wish.sizes;
+  const FixedHead& head = tensor.head;
+  const Reference& reference = head.reference;
+  const Factors& factors = head.low_rank.factors;
+  const Product product = test::product_of(head, shape);
+  const FixedInput input{words, format, shape, tensor.may_have_columns};
   const auto encode = [&](const Parallel& parallel) {
     const FixedSection section = encode_fixed(input, head, product, parallel);
     Bytes bytes(section.size());
@@ -67,8 +43,8 @@ void fixed(const std::uint8_t* words, FloatFormat format, const LiveShape& shape
   require(encode(test::run_backwards) == section,
           "fixed: the section does not depend on how work is shared");
   FixedSource source;
-  require(read_fixed(section.data(), section.size(), sizes.data(), sizes.size(), predicted, true,
-                     run_serially, source) == Status::ok,
+  require(read_fixed(section.data(), section.size(), sizes.data(), sizes.size(), head.predicted(),
+                     true, run_serially, source) == Status::ok,
           "fixed: the section reads");
   require(source.head.low_rank.factors.u.entries == factors.u.entries &&
               source.head.low_rank.factors.v.entries == factors.v.entries,
@@ -86,36 +62,23 @@ void fixed(const std::uint8_t* words, FloatFormat format, const LiveShape& shape
 
 }  // namespace
 
-// A format, sizes, 1 byte of the rank, 1 byte of flags (1: by dimension 1, 2: dead lines, 4: column
-// scales, 8: a reference, 16: words of one byte each), 4 bytes of the reference's factor, what
-// take_low_rank() takes, the words.
+// What take_tensor() takes (flag 8: a reference), 4 bytes of the reference's factor, the words.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   FuzzBytes input(data, size);
-  const FloatFormat format = fuzz::take_float_format(input);
-  const std::vector<std::int64_t> sizes = fuzz::take_sizes(input);
-  const auto rank = input.take<std::uint8_t>() % 4;
-  const auto flags = input.take<std::uint8_t>();
+  auto [tensor, words_of_byte, flags] = fuzz::take_tensor(input);
   const auto factor = input.take<std::uint32_t>() % (most_delta_factor + 1);
-  if (sizes.empty()) return 0;
-
-  FixedHead head;
-  head.by_dimension_1 = (flags & 1) != 0 && has_dimension_1_view(sizes.data(), sizes.size());
-  const MatrixShape whole = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
-  if ((flags & 2) != 0 && !whole.flat) {
-    for (std::int64_t i = 0; i < whole.rows; ++i) head.dead_rows.push_back(i % 3 == 1);
-    for (std::int64_t i = 0; i < whole.columns; ++i) head.dead_columns.push_back(i % 5 == 2);
-  }
-  const LiveShape shape = live_shape(whole, head);
-  if (rank > 0 && !whole.flat) head.low_rank = take_low_rank(input, shape, rank);
+  if (tensor.wish.sizes.empty()) return 0;
+  const FloatFormat format = tensor.wish.format;
+  const std::int64_t elements = tensor.shape.elements;
 
   const Bytes rest = input.rest();
-  const auto words = fuzz::words_from(rest, (flags & 16) != 0, shape.elements, format);
-  planes(words.get(), shape.elements, is_short(format) ? FloatFormat{format.bytes, 0, 0} : format);
+  const auto words = fuzz::words_from(rest, words_of_byte, elements, format);
+  planes(words.get(), elements, is_short(format) ? FloatFormat{format.bytes, 0, 0} : format);
 
   // The reference: the same words, later.
   const Bytes later(rest.begin() + static_cast<std::ptrdiff_t>(rest.size() / 16), rest.end());
-  const auto reference = fuzz::words_from(later, (flags & 16) != 0, shape.elements, format);
-  if ((flags & 8) != 0) head.reference = {true, 7, factor, reference.get()};
-  fixed(words.get(), format, shape, head, (flags & 4) != 0 && !whole.flat, sizes);
+  const auto reference = fuzz::words_from(later, words_of_byte, elements, format);
+  if ((flags & 8) != 0) tensor.head.reference = {true, 7, factor, reference.get()};
+  fixed(words.get(), tensor);
   return 0;
 }

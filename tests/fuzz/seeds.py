@@ -8,15 +8,18 @@ states.
 
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from lmgc_torch.reference_common import WHOLE
 from lmgc_torch.reference_frame import DTYPE_OF_CODE, Record, read_header
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CODES = {name: code for code, name in DTYPE_OF_CODE.items()}
 MOST_BYTES = 8192  # of an input: fuzzing larger ones is slow
 FLOATS = 4  # the first codes
-REFERENCE, COLUMN_SCALES = 8, 4
+COLUMN_SCALES, REFERENCE, SECTION = 4, 8, 128
+TARGETS = ("frame", "planes", "fixed", "lm", "round_trip")
 
 
 def element_format(record: Record) -> bytes:
@@ -31,22 +34,42 @@ def shape(record: Record) -> bytes | None:
     return struct.pack(f"<B{len(sizes)}H", len(sizes) - 1, *sizes)
 
 
-def round_trips(record: Record, data: bytes) -> list[bytes]:
+def factors(shift: int, *exponents: int) -> bytes:
+    """What `take_low_rank` reads: entries of so many bits and seven more."""
+    return struct.pack(f"<BI{len(exponents)}b", shift, 0x1234567, *exponents)
+
+
+def tensor(record: Record, flags: int, rank: int = 0, low_rank: bytes = b"") -> bytes | None:
+    """What `take_tensor` reads; None where a target does not take such."""
     sizes = shape(record)
     if sizes is None or CODES[record.dtype] >= FLOATS:
-        return []
-    plain = element_format(record)[:1] + bytes(3)
-    low_rank = struct.pack("<BI3b", 2, 0x1234567, -9, -8, -7)
-    alone = struct.pack("<BBI", 0, COLUMN_SCALES, 0)
-    both = struct.pack("<BBI", 3, COLUMN_SCALES | REFERENCE, 1 << 16)
-    return [plain + sizes + alone + data, plain + sizes + both + low_rank + data]
+        return None
+    return element_format(record) + sizes + struct.pack("<BB", rank, flags) + low_rank
+
+
+def round_trips(record: Record, data: bytes) -> dict[str, list[bytes]]:
+    whole = replace(record, spare=WHOLE)
+    alone = tensor(whole, COLUMN_SCALES)
+    both = tensor(whole, COLUMN_SCALES | REFERENCE, 2, factors(3, -9, -8))
+    wide = tensor(whole, COLUMN_SCALES, 1, factors(23, -60))
+    if alone is None or both is None or wide is None:
+        return {}
+    factor, lanes = struct.pack("<I", 1 << 16), struct.pack("<B", 50)
+    changed = struct.pack("<HBHBHB", 3, 1, 20, 0x80, 60, 0)
+    few = data[:400]  # a prior is slow
+    found = {"round_trip": [alone + bytes(4) + data, both + factor + data]}
+    if record.method == "lm":
+        found["lm"] = [alone + lanes + bytes(9) + few, both + lanes + changed + few]
+        found["lm"].append(wide + lanes + bytes(9) + few[:60])
+    return found
 
 
 def inputs(frame: bytes, raw: bytes) -> dict[str, list[bytes]]:
     """The inputs that a frame and its tensors give, by target."""
     header = read_header(frame)
     head = struct.pack("<I", len(frame) - header.size) + frame[: header.size]
-    found: dict[str, list[bytes]] = {"frame": [head], "planes": [], "fixed": [], "round_trip": []}
+    found: dict[str, list[bytes]] = {target: [] for target in TARGETS}
+    found["frame"].append(head)
     offset, start = header.size, 0
     for record in header.tensors:
         section = frame[offset : offset + record.section_size]
@@ -61,7 +84,10 @@ def inputs(frame: bytes, raw: bytes) -> dict[str, list[bytes]]:
             by_dimension_1 = past and section[0] & 1  # of the past factors, too
             flags = struct.pack("<BB", predicted + 2 * past + 4 * by_dimension_1, 0x3B)
             found["fixed"].append(element_format(record) + sizes + flags + section)
-        found["round_trip"] += round_trips(record, raw[start : start + size])
+        elif record.method == "lm" and (told := tensor(record, SECTION)) is not None:
+            found["lm"].append(told + bytes(10) + section)
+        for target, own in round_trips(record, raw[start : start + size]).items():
+            found[target] += own
         start += size
     return found
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from lmgc_torch import form
+
 REFER = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 """The types of tensors that have references."""
 
@@ -24,7 +26,7 @@ def digest(needed: Needed, tensor: torch.Tensor) -> bytes:
     head = [needed.name, str(needed.dtype).removeprefix("torch."), list(needed.shape)]
     result = hashlib.sha256(json.dumps(head, separators=(",", ":")).encode("ascii") + b"\n")
     if tensor.numel():
-        result.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        result.update(form.flat(tensor).view(torch.uint8).numpy().data)
     return result.digest()
 
 

@@ -108,6 +108,7 @@ def load_file(
     *,
     prior: PriorLike | None = None,
     reference: ReferenceLike | None = None,
+    max_bytes: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """Reads all tensors of an archive.
 
@@ -120,6 +121,9 @@ def load_file(
         reference: What the archive was made with, as for `save_file`, in this or another file.
             Archives that need none ignore it. That it is the same is made sure before anything is
             decoded: of files that are not the very archive, all tensors that are needed are read.
+        max_bytes: The most bytes that all tensors together may have; None: as many as they like. An
+            archive that announces more is refused before anything is decoded. What shares its
+            elements counts once, and the reference not at all.
 
     Returns:
         The tensors by name, in the order in which they were stored. What shared its elements does
@@ -128,14 +132,17 @@ def load_file(
     Raises:
         CorruptArchiveError: The file is no archive, or is damaged or cut.
         CorruptFrameError: The tensors of an archive are damaged.
+        TooLargeError: It announces more than `max_bytes`.
         PriorMismatchError: It was made with another prior.
         ReferenceMismatchError: It was made with another reference, or with one that is not given;
             or its reference was. The message says which is needed.
-        ValueError: The reference holds no tensors.
+        ValueError: The reference holds no tensors, or `max_bytes` is negative.
         OSError: The file cannot be read.
     """
     base = None if reference is None else Reference.open(reference, prior=prior)
-    reader = ArchiveReader.open(filename, device=device, prior=prior, reference=base)
+    reader = ArchiveReader.open(
+        filename, device=device, prior=prior, reference=base, max_bytes=max_bytes
+    )
     return dict(zip(reader.names, reader.tensors(), strict=True))
 
 
@@ -159,6 +166,7 @@ class safe_open:  # noqa: N801
         *,
         prior: PriorLike | None = None,
         reference: ReferenceLike | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         """Reads the index.
 
@@ -168,18 +176,21 @@ class safe_open:  # noqa: N801
             device: As for `load_file`.
             prior: As for `lmgc_torch.decompress`.
             reference: As for `load_file`; without it names, shapes and metadata can be read.
+            max_bytes: The most bytes that one call may decode: those of the tensor, or of all that
+                share its frame; None: as many as they like.
 
         Raises:
             CorruptArchiveError: The file is no archive, or its index is damaged.
             ReferenceMismatchError: It was made with another reference.
-            ValueError: There is no such framework, or the reference does not do.
+            ValueError: There is no such framework, the reference does not do, or `max_bytes` is
+                negative.
             OSError: The file cannot be read.
         """
         if framework not in FRAMEWORKS:
             raise ValueError(f"framework is {framework!r}; archives hold tensors of 'pt'")
         base = None if reference is None else Reference.open(reference, prior=prior)
         self._reader: ArchiveReader | None = ArchiveReader.open(
-            filename, device=device, prior=prior, reference=base
+            filename, device=device, prior=prior, reference=base, max_bytes=max_bytes
         )
 
     def __enter__(self) -> "safe_open":
@@ -212,6 +223,7 @@ class safe_open:  # noqa: N801
         Raises:
             KeyError: There is none of that name.
             CorruptFrameError: It is damaged.
+            TooLargeError: It announces more than `max_bytes`, with all that share its frame.
             PriorMismatchError: It was made with another prior.
             ReferenceMismatchError: The archive needs a reference, and none was given.
         """

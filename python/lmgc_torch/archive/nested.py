@@ -64,6 +64,7 @@ def load(
     *,
     prior: PriorLike | None = None,
     reference: ReferenceLike | None = None,
+    max_bytes: int | None = None,
 ) -> Any:
     """Reads an object from an archive.
 
@@ -75,6 +76,7 @@ def load(
         map_location: Where all tensors shall be decoded and lie: a CPU or CUDA device.
         prior: As for `lmgc_torch.decompress`.
         reference: As for `load_file`.
+        max_bytes: As for `load_file`.
 
     Returns:
         An object equal to the one that was stored; of what `save_file` wrote, the dict. Tensors are
@@ -83,13 +85,17 @@ def load(
     Raises:
         CorruptArchiveError: The file is no archive, or is damaged or cut.
         CorruptFrameError: The tensors of an archive are damaged.
+        TooLargeError: It announces more than `max_bytes`.
         PriorMismatchError: It was made with another prior.
         ReferenceMismatchError: As for `load_file`.
-        ValueError: The reference does not do.
+        ValueError: The reference does not do, or `max_bytes` is negative.
         OSError: The file cannot be read.
     """
     base = None if reference is None else Reference.open(reference, prior=prior)
-    return object_of(ArchiveReader.open(filename, device=map_location, prior=prior, reference=base))
+    reader = ArchiveReader.open(
+        filename, device=map_location, prior=prior, reference=base, max_bytes=max_bytes
+    )
+    return object_of(reader)
 
 
 def object_of(reader: ArchiveReader) -> Any:
@@ -105,9 +111,11 @@ def check(reader: ArchiveReader) -> None:
 
     Raises:
         CorruptFrameError: Something is damaged.
+        TooLargeError: The tensors together have more than the reader's `max_bytes`.
         PriorMismatchError: It was made with another prior.
         ReferenceMismatchError: It needs a reference, and there is none.
     """
+    reader.check_all(views=False)
     likes: list[torch.Tensor] = [torch.empty(0)] * len(reader.names)
     for number in range(len(reader.index.frames)):
         for position, tensor in zip(reader.positions(number), reader.decode(number), strict=True):

@@ -1,5 +1,6 @@
 """Reads an archive: its index at once, its frames when their tensors are asked for."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from lmgc_torch.archive.container import (
 from lmgc_torch.archive.identity import Needed
 from lmgc_torch.archive.info import ArchiveInfo
 from lmgc_torch.archive.writer import loaded
-from lmgc_torch.errors import CorruptArchiveError, ReferenceMismatchError
+from lmgc_torch.errors import CorruptArchiveError, ReferenceMismatchError, TooLargeError
 from lmgc_torch.frame_info import FrameInfo, TensorInfo
 
 if TYPE_CHECKING:  # it reads archives itself
@@ -43,6 +44,7 @@ class ArchiveReader:
         device: torch.device | str = "cpu",
         prior: PriorLike | None = None,
         reference: "Reference | None" = None,
+        max_bytes: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Reads the index.
@@ -52,14 +54,19 @@ class ArchiveReader:
             device: Where tensors shall be decoded and lie.
             prior: As for `lmgc_torch.decompress`; a file is loaded once.
             reference: What the archive was made relative to, looked at if it needs one.
+            max_bytes: The most bytes of tensors that one call may decode, those of a frame or of
+                all, and that a view may show; None: as many as they like. What the reference holds
+                does not count.
             progress: Called with the bytes of tensors that have been decoded since the last time.
 
         Raises:
             CorruptArchiveError: The bytes are no archive, or its index is damaged.
             CorruptFrameError: They are a frame whose header is damaged.
             ReferenceMismatchError: The archive was made with another reference.
+            ValueError: `max_bytes` is negative.
         """
         self._data = data
+        self._max_bytes = api.checked_max_bytes(max_bytes)
         self._device = torch.device(device)
         self._prior = prior
         self._reference = reference
@@ -80,11 +87,19 @@ class ArchiveReader:
         device: torch.device | str = "cpu",
         prior: PriorLike | None = None,
         reference: "Reference | None" = None,
+        max_bytes: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> "ArchiveReader":
         """Opens a file, mapped into memory."""
         data = files.map_file(Path(path))
-        return cls(data, device=device, prior=prior, reference=reference, progress=progress)
+        return cls(
+            data,
+            device=device,
+            prior=prior,
+            reference=reference,
+            max_bytes=max_bytes,
+            progress=progress,
+        )
 
     @property
     def bytes(self) -> int:
@@ -162,6 +177,7 @@ class ArchiveReader:
 
         Raises:
             CorruptFrameError: Its frame is damaged.
+            TooLargeError: Its frame announces more than `max_bytes`.
             PriorMismatchError: It was made with another prior.
             ReferenceMismatchError: The archive needs a reference, and there is none.
         """
@@ -179,7 +195,13 @@ class ArchiveReader:
         return cached[1][held.index(position)].clone()
 
     def tensors(self) -> list[torch.Tensor]:
-        """Decodes all tensors, in the archive's order; views share the elements of others."""
+        """Decodes all tensors, in the archive's order; views share the elements of others.
+
+        Raises:
+            TooLargeError: The frames together announce more than `max_bytes`; nothing was decoded.
+            CorruptFrameError, PriorMismatchError, ReferenceMismatchError: As for `tensor`.
+        """
+        self.check_all(views=False)
         result: list[torch.Tensor | None] = [None] * len(self.index.tensors)
         for number, held in enumerate(self._positions):
             for position, tensor in zip(held, self.decode(number), strict=True):
@@ -203,7 +225,10 @@ class ArchiveReader:
         moved = frame if self._device.type == "cpu" else frame.to(self._device)
         references = self._references(number)
         content = api.decompress(
-            moved, prior=None if references else self._prior, reference=references
+            moved,
+            prior=None if references else self._prior,
+            reference=references,
+            max_bytes=self._max_bytes,
         )
         if isinstance(content, torch.Tensor):
             content = [content]
@@ -212,6 +237,35 @@ class ArchiveReader:
         if self._progress is not None:
             self._progress(sum(tensor.nbytes for tensor in tensors))
         return tensors
+
+    def check_all(self, *, views: bool) -> None:
+        """Looks whether all tensors together have at most `max_bytes`; decodes nothing.
+
+        Args:
+            views: Whether those that share their elements count as if each had its own.
+
+        Raises:
+            TooLargeError: They have more.
+        """
+        if self._max_bytes is None:
+            return
+        announced = sum(
+            self.frame_info(number).raw_bytes for number in range(len(self.index.frames))
+        )
+        if views:
+            announced += sum(
+                math.prod(self.shape(position)) * self.tensor_info(position).dtype.itemsize
+                for position, entry in enumerate(self.index.tensors)
+                if entry.view_of is not None
+            )
+        self.check_bytes(announced, "the archive")
+
+    def check_bytes(self, count: int, what: str) -> None:
+        """Raises a TooLargeError if that many bytes are more than `max_bytes`."""
+        if self._max_bytes is not None and count > self._max_bytes:
+            raise TooLargeError(
+                f"{what} announces {count} bytes of tensors, and max_bytes is {self._max_bytes}"
+            )
 
     def positions(self, number: int) -> list[int]:
         """Returns the positions of the tensors of a frame."""
@@ -223,6 +277,7 @@ class ArchiveReader:
             return base.detach()
         if last_element(entry.geometry) > base.numel():
             raise CorruptArchiveError(f"tensor {entry.name!r} is a view beyond its tensor's end")
+        self.check_bytes(math.prod(entry.geometry.size) * base.itemsize, f"view {entry.name!r}")
         return base.as_strided(entry.geometry.size, entry.geometry.stride, entry.geometry.offset)
 
     def _needed(self, number: int | None = None) -> list[Needed]:

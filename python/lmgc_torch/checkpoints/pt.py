@@ -54,4 +54,11 @@ def _no_tensors(name: str, error: Exception) -> NoTensorsError:
 
 def write(reader: ArchiveReader, file: BinaryIO) -> None:
     """Writes the object of an archive; all of it is decoded first."""
-    torch.save(object_of(reader), file)
+    value = object_of(reader)
+    try:
+        torch.save(value, file)
+    except RuntimeError as error:
+        # Where the file could not be written, torch fails once more when it ends its archive.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

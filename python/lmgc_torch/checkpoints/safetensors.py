@@ -98,6 +98,7 @@ def write(reader: ArchiveReader, file: BinaryIO, name: str) -> None:
         UsageError: It is of another object.
         DataError: The format does not have the type of a tensor.
         CorruptFrameError: The archive is damaged.
+        TooLargeError: The file would have more bytes of tensors than the reader's `max_bytes`.
     """
     for piece in pieces(reader, name):
         if isinstance(piece, bytes):
@@ -108,6 +109,7 @@ def write(reader: ArchiveReader, file: BinaryIO, name: str) -> None:
 
 def pieces(reader: ArchiveReader, name: str) -> Iterator[bytes | torch.Tensor]:
     """Yields what `write` writes, piece by piece."""
+    reader.check_all(views=True)  # in such a file none shares its elements
     kept = (reader.index.file or {}).get("header")
     if kept is None:
         header, places = _new_header(reader, name)

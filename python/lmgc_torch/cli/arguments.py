@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -121,6 +122,26 @@ def add_reference(parser: argparse.ArgumentParser, use: str) -> None:
         help=f"{use}: an archive, a .safetensors or .pt file, or a folder of them, with tensors of "
         "the same names; for one that is relative itself, give --reference again, with its own",
     )
+
+
+def add_max_bytes(parser: argparse.ArgumentParser) -> None:
+    """Adds the limit on what is decoded."""
+    parser.add_argument(
+        "--max-bytes",
+        metavar="N",
+        type=_size,
+        help="refuse a file that announces more bytes of tensors: 2000000000, 2GB or 2GiB for "
+        "example; default: no limit",
+    )
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch("([0-9]+)(?:([KMGT])(i?)B)?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: say 2000000000, 2GB or 2GiB")
+    number, unit, binary = found.groups()
+    power: int = (1024 if binary else 1000) ** (" KMGT".index(unit) if unit else 0)
+    return int(number) * power
 
 
 def add_talk(parser: argparse.ArgumentParser, *, json: bool = True) -> None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from lmgc_torch import api, baselines
+from lmgc_torch import api, baselines, form
 from lmgc_torch.api import PriorLike
 from lmgc_torch.archive.reference import Reference
 from lmgc_torch.archive.sharing import find_views
@@ -240,7 +240,7 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    flat = tensor.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    flat = form.flat(tensor.resolve_conj().resolve_neg().cpu())
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 

@@ -7,6 +7,7 @@ Examples:
   lmgc decompress -r llama-lmgc -o llama                 a folder; what is no archive is copied
   lmgc decompress step-110.pt.lmgc --reference step-100.pt    what was told relative to that
   lmgc decompress step-120.pt.lmgc --reference step-110.pt.lmgc --reference step-100.pt
+  lmgc decompress --max-bytes 2GB stranger.lmgc          refuse what announces more
   lmgc decompress - < model.lmgc > model.pt
 
 A file that is a single frame, as torch.ops.lmgc.compress returns it, becomes a .pt file.
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_output(parser, "FILE; its suffix chooses .safetensors or .pt")
     arguments.add_reference(parser, "what files were told relative to")
     arguments.add_work(parser)
+    arguments.add_max_bytes(parser)
     arguments.add_talk(parser)
 
 
@@ -107,6 +109,7 @@ def _decompress(
                 device=options.device,
                 prior=options.prior,
                 reference=reference,
+                max_bytes=options.max_bytes,
                 progress=advance,
             )
             format_ = default_format(reader)

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_files(parser)
     arguments.add_reference(parser, "what files were told relative to")
     arguments.add_work(parser)
+    arguments.add_max_bytes(parser)
     arguments.add_talk(parser)
 
 
@@ -59,6 +60,7 @@ def _test(options: argparse.Namespace, job: Job, reference: Reference | None) ->
                         device=options.device,
                         prior=options.prior,
                         reference=reference,
+                        max_bytes=options.max_bytes,
                         progress=advance,
                     )
                 )

@@ -156,7 +156,9 @@ def named_errors(name: str) -> Iterator[None]:
         raise UsageError(str(error)) from error
     except (LmgcError, export.CheckpointError) as error:
         raise DataError(f"{name}: {error}") from error
-    except RuntimeError as error:  # no memory, or a prior's own
+    except MemoryError as error:
+        raise DataError(f"{name}: not enough memory") from error
+    except RuntimeError as error:  # no memory for a tensor, or a prior's own
         raise DataError(f"{name}: {str(error).splitlines()[0]}") from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"{name}: {error}") from error

@@ -27,10 +27,18 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint._extension import ExtensionRegistry, StreamTransformExtension
 
-from lmgc_torch.api import METHODS, Method, compress, decompress, info
+from lmgc_torch.api import METHODS, Method, compress
+from lmgc_torch.distributed.codec import decode_frame
 from lmgc_torch.errors import CorruptFrameError
+
+try:
+    from torch.distributed.checkpoint._extension import ExtensionRegistry, StreamTransformExtension
+except ImportError as error:
+    raise ImportError(
+        f"distributed checkpoints of torch {torch.__version__} know no extensions; those of a "
+        "newer torch do"
+    ) from error
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -312,12 +320,9 @@ def _decoded(source: IO[bytes]) -> io.BytesIO:
         if not 0 < raw <= MOST_BLOCK_BYTES or size > 2 * MOST_BLOCK_BYTES:
             raise CorruptFrameError(f"a block of {raw} in {size} bytes cannot be")
         frame = bytearray(_exactly(source, size))
-        # A few bytes could announce a large tensor: look before memory is taken.
-        if info(frame).raw_bytes != raw:
+        tensors = decode_frame(torch.frombuffer(frame, dtype=torch.uint8), raw)
+        if sum(tensor.nbytes for tensor in tensors) != raw:
             raise CorruptFrameError(f"the frame of a block does not hold {raw} bytes")
-        tensors = decompress(frame)
-        if not isinstance(tensors, list):
-            raise CorruptFrameError("the frame of a block holds no list")
         for tensor in tensors:
             data.write(tensor.view(-1).view(torch.uint8).numpy().data)
     if raw != data.tell() or source.read(1):

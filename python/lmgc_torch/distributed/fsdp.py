@@ -23,13 +23,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
 
-from lmgc_torch.api import METHODS, Method, compress, decompress
+from lmgc_torch.api import METHODS, Method, compress
+from lmgc_torch.distributed.codec import decode_frame
 from lmgc_torch.distributed.exchange import exchange, transport_device
 from lmgc_torch.distributed.summation import GlooOrder, Order, RankOrder
 from lmgc_torch.errors import CommunicationError, CorruptFrameError
 from lmgc_torch.warm_start import WarmStart
+
+try:
+    from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
+except ImportError as error:
+    raise ImportError(
+        f"FSDP2 of torch {torch.__version__} has no communicators that can be replaced; a newer "
+        "torch has"
+    ) from error
 
 __all__ = ["CompressedAllGather", "CompressedReduceScatter", "FSDPTraffic", "Traffic"]
 __all__ += ["compress_fsdp"]
@@ -323,8 +331,8 @@ class CompressedAllGather(_Communicator, AllGather):
 
 def _decoded(frame: Tensor, like: Tensor) -> Tensor:
     """Returns the tensors in a frame as a flat one of the size and type of `like`."""
-    tensors = decompress(frame.to(like.device))
-    if not isinstance(tensors, list) or any(tensor.dtype != like.dtype for tensor in tensors):
+    tensors = decode_frame(frame.to(like.device), like.nbytes)
+    if any(tensor.dtype != like.dtype for tensor in tensors):
         raise CorruptFrameError(f"a frame of {like.dtype} tensors was expected from another rank")
     if sum(tensor.numel() for tensor in tensors) != like.numel():
         raise CorruptFrameError(f"{like.numel()} elements were expected from another rank")

@@ -14,6 +14,7 @@
 // Errors are exceptions, all of them c10::Error, so that code which catches those needs no change:
 //
 //   lmgc::CorruptFrameError    the bytes are no frame, were changed or cut, or are too new
+//   lmgc::TooLargeError        the frame announces more bytes of tensors than you take
 //   lmgc::PriorMismatchError   the frame needs a prior, another one, or decodes elsewhere only
 //   lmgc::PastMismatchError    the frame refers to the one before it, and that is not at hand
 //   lmgc::ReferenceMismatchError  a tensor was told relative to a reference that is not at hand
@@ -21,8 +22,8 @@
 //   c10::OutOfMemoryError      of a device, as torch raises it
 //
 // Bytes from anywhere are safe to pass to decompress() and info(): damage is an error, never a
-// crash and never wrong data. A frame of a few bytes may however announce a large tensor: look at
-// info(frame).raw_bytes() first where memory matters.
+// crash and never wrong data. A frame of a few bytes may however announce a large tensor, of zeros
+// for example: give decompress() a max_bytes where memory matters.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -48,6 +49,11 @@ class LMGC_API Error : public c10::Error {
 };
 
 class LMGC_API CorruptFrameError : public Error {
+ public:
+  using Error::Error;
+};
+
+class LMGC_API TooLargeError : public Error {
  public:
   using Error::Error;
 };
@@ -167,21 +173,26 @@ LMGC_API at::Tensor compress(const std::vector<at::Tensor>& tensors,
 // The tensors of a frame, bit for bit, in order: new ones on the device of the frame. `frame` is
 // 1-D uint8 and may be anything: its checksums, and those of the decoded tensors, are verified.
 // `prior` is the one that the frame was compressed with; frames that need none ignore it.
+// `max_bytes` is the most that all tensors together may have: a frame that announces more is
+// refused before memory is taken for them.
 //
-// Raises CorruptFrameError, PriorMismatchError, and c10::ValueError if `frame` is no 1-D uint8
-// tensor or the prior is on another device.
+// Raises CorruptFrameError, TooLargeError, PriorMismatchError, and c10::ValueError if `frame` is no
+// 1-D uint8 tensor, the prior is on another device or max_bytes negative.
 LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame,
-                                            const std::optional<Prior>& prior = std::nullopt);
+                                            const std::optional<Prior>& prior = std::nullopt,
+                                            std::optional<std::int64_t> max_bytes = std::nullopt);
 
 // The same for the next frame of a sequence, which takes its place in `past`. Raises
 // PastMismatchError, too, if the frame refers to another one than `past` holds; `past` is then as
 // it was.
-LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame, const PastFrame& past);
+LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame, const PastFrame& past,
+                                            std::optional<std::int64_t> max_bytes = std::nullopt);
 
 // The same for a frame that was compressed relative to `reference`. Raises ReferenceMismatchError,
 // too, where a tensor needs another one, and c10::ValueError where their number is another.
 LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame,
-                                            const std::vector<at::Tensor>& reference);
+                                            const std::vector<at::Tensor>& reference,
+                                            std::optional<std::int64_t> max_bytes = std::nullopt);
 
 struct TensorInfo {
   at::ScalarType dtype;
@@ -200,7 +211,7 @@ struct LMGC_API FrameInfo {
   bool needs_prior;
   bool needs_past;
 
-  // Of all tensors, before.
+  // Of all tensors, before; the largest number where they have more together.
   std::int64_t raw_bytes() const;
 };
 
