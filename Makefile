@@ -104,10 +104,12 @@ format: $(EDITABLE)
 	@$(PY) -m ruff format .
 	@.venv/bin/clang-format -i $(CXX_FILES)
 
+# With machine code for every GPU (CMakeLists.txt says which), so in a build directory of its own.
 # What setuptools left of an earlier wheel would be put into this one.
-dist: build
+dist: $(EDITABLE)
 	@rm -rf build/lib.* build/bdist.*
-	@LMGC_BUILD_DIR=build $(PY) -m build --no-isolation --sdist --wheel
+	@LMGC_BUILD_DIR=build/dist CMAKE_ARGS='-DLMGC_CUDA_ARCHS=80-real;90-real;100 $(CMAKE_ARGS)' \
+	  $(PY) -m build --no-isolation --sdist --wheel
 
 stubs: build
 	@$(PY) -m pybind11_stubgen lmgc_torch._C --output-dir python --exit-code

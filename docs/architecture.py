@@ -105,11 +105,11 @@ LAYERS = (
             ),
             (
                 1,
-                "entropy rans* rans_block rans_runs rans_contexts* digits warp_digits range_coder "
-                "lane_coding lane_tails digit_coder digit_engine digit_kernels* digit_slots* "
-                "digit_coding* digit_lane",
+                "entropy rans* rans_block rans_runs rans_contexts* warp_rans digits warp_digits "
+                "range_coder lane_coding lane_tails digit_coder digit_engine digit_kernels* "
+                "digit_slots* digit_coding* digit_lane",
             ),
-            (1, "planes fixed_section lm_section frame checksum* checksum_blocks status version"),
+            (1, "planes fixed_section lm_section frame checksum* status version"),
         ),
     ),
     Layer(
@@ -119,10 +119,10 @@ LAYERS = (
         (
             (1, "short_floats near_lossless"),
             (1, "predict"),
-            (1, "serialize fixed fixed_jobs planes planes_kernels"),
+            (1, "serialize fixed fixed_jobs planes planes_jobs planes_chunks planes_decoder"),
             (1, ""),
-            (1, "entropy lane_coding digit_lane"),
-            (1, "checksum"),
+            (1, "entropy entropy_jobs lane_coding digit_lane"),
+            (1, "checksum checksum_jobs"),
         ),
     ),
 )
@@ -131,7 +131,7 @@ BENEATH = (
     ("python/lmgc_torch", "errors _library _fake __main__"),
     ("csrc/ops", "library options error for_each device_memory upload"),
     ("csrc/core", "bits bytes integer_math* spread parallel scratch host_device warp isa"),
-    ("csrc/cuda", "launch kernel warp memory runtime"),
+    ("csrc/cuda", "launch task_list warp memory runtime"),
     ("csrc/api, pybind", "lmgc module build_config"),
     ("reference.py", "reference_*"),
 )

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int rounds = 2;                 // a third moves less than 0.05 % of the size
 constexpr int table_numbers[] = {4, 16};  // tried beside 1
-constexpr std::uint32_t most_cost = 255;
+constexpr std::uint32_t most_cost = most_table_cost;
 
 struct SymbolCount {
   std::uint8_t symbol;

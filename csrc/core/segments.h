@@ -25,7 +25,9 @@ LMGC_HD constexpr int name_bits(int tables) {
   return tables <= 1 ? 0 : tables == 2 ? 1 : tables <= 4 ? 2 : 4;
 }
 
-// cost[symbol][table] in 16ths of a bit, at most 255: a segment of 256 symbols sums up to 16 bits.
+// cost[symbol][table] in 16ths of a bit, so little at most that a segment of 256 symbols sums up to
+// 16 bits.
+inline constexpr std::uint16_t most_table_cost = 255;
 struct alignas(32) TableCosts {
   std::array<std::array<std::uint16_t, most_tables>, 256> cost;
   int tables = 1;
@@ -35,8 +37,11 @@ struct alignas(32) TableCosts {
 // The index of the smallest of `sums`, the first of equals.
 LMGC_HD inline int cheapest(const std::uint16_t* sums, int tables) {
   int best = 0;
+  std::uint16_t least = sums[0];
   for (int table = 1; table < tables; ++table) {
-    if (sums[table] < sums[best]) best = table;
+    if (sums[table] >= least) continue;
+    least = sums[table];
+    best = table;
   }
   return best;
 }

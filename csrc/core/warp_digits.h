@@ -10,6 +10,7 @@
 #include "core/host_device.h"
 #include "core/rans.h"
 #include "core/warp.h"
+#include "core/warp_rans.h"
 
 namespace lmgc {
 
@@ -202,47 +203,29 @@ template <class Warp>
 LMGC_HD DigitsBlockSize encode_symbols(const Warp& warp, const std::uint8_t* contexts,
                                        std::uint8_t* symbols, std::uint32_t count,
                                        const rans::EncodeEntry* entries, std::uint16_t* end) {
-  const auto lanes = static_cast<std::uint32_t>(rans::lanes_of(count));
-  typename Warp::template PerLane<std::uint32_t> state;
-  typename Warp::template PerLane<rans::EncodeEntry> entry;
   typename Warp::template PerLane<std::uint8_t> symbol;
-  typename Warp::template PerLane<bool> active, escaped, send;
-  warp.each([&](std::uint32_t lane) { state[lane] = rans::lower_bound; });
-  std::uint16_t* at = end;
+  typename Warp::template PerLane<bool> escaped;
   std::uint32_t escapes = 0;
-  for (std::uint32_t step = (count - 1) / lanes + 1; step-- > 0;) {
-    warp.each([&](std::uint32_t lane) {
-      const std::uint32_t i = step * lanes + lane;
-      active[lane] = lane < lanes && i < count;
-      escaped[lane] = send[lane] = false;
-      if (!active[lane]) return;
-      const rans::EncodeEntry* const table = entries + 256u * contexts[i];
-      symbol[lane] = symbols[i];
-      entry[lane] = table[symbol[lane]];
-      escaped[lane] = symbol[lane] == symbol_escape || entry[lane].limit == 0;
-      if (escaped[lane]) entry[lane] = table[symbol_escape];
-      send[lane] = rans::must_send(state[lane], entry[lane]);
-    });
-    const std::uint32_t senders = warp.ballot(send), escapers = warp.ballot(escaped);
-    at -= count_ones(senders);
-    escapes += count_ones(escapers);
-    warp.each([&](std::uint32_t lane) {
-      // No further to the front than this step, whose symbols are all read.
-      if (escaped[lane]) symbols[count - escapes + lanes_before(escapers, lane)] = symbol[lane];
-      if (send[lane]) {
-        at[lanes_before(senders, lane)] = static_cast<std::uint16_t>(state[lane]);
-        state[lane] >>= rans::word_bits;
-      }
-      if (active[lane]) state[lane] = rans::put(state[lane], entry[lane]);
-    });
-  }
-  warp.each([&](std::uint32_t lane) {
-    if (lane >= lanes) return;
-    std::uint16_t* const place = at - 2 * (lanes - lane);
-    place[0] = static_cast<std::uint16_t>(state[lane]);
-    place[1] = static_cast<std::uint16_t>(state[lane] >> 16);
-  });
-  return {static_cast<std::uint32_t>(end - at), escapes, 0};
+  const std::uint16_t* const begin = encode_block(
+      warp, count, end,
+      [&](std::uint32_t lane, std::uint32_t i) {
+        const rans::EncodeEntry* const table = entries + 256u * contexts[i];
+        symbol[lane] = symbols[i];
+        const rans::EncodeEntry entry = table[symbol[lane]];
+        escaped[lane] = symbol[lane] == symbol_escape || entry.limit == 0;
+        return escaped[lane] ? table[symbol_escape] : entry;
+      },
+      [&] {
+        const std::uint32_t escapers = warp.ballot(escaped);
+        escapes += count_ones(escapers);
+        warp.each([&](std::uint32_t lane) {
+          // No further to the front than this step, whose symbols are all read.
+          if (escaped[lane]) symbols[count - escapes + lanes_before(escapers, lane)] = symbol[lane];
+          escaped[lane] = false;
+        });
+      });
+  const auto lanes = static_cast<std::uint32_t>(rans::lanes_of(count));
+  return {static_cast<std::uint32_t>(end - begin) - 2 * lanes, escapes, 0};
 }
 
 // ---- decoder ------------------------------------------------------------------------------------
@@ -254,58 +237,34 @@ template <class Warp>
 LMGC_HD bool decode_symbols(const Warp& warp, const std::uint8_t* data, const DigitsBlockSize& size,
                             std::uint32_t count, const rans::DecodeEntry* entries,
                             std::uint32_t contexts, std::uint8_t* symbols) {
-  const auto lanes = static_cast<std::uint32_t>(rans::lanes_of(count));
-  const std::uint8_t* const words = data + 4 * lanes;
-  const std::uint8_t* const escapes = words + 2 * std::size_t{size.words};
-  typename Warp::template PerLane<std::uint32_t> state;
-  typename Warp::template PerLane<std::uint8_t> symbol;
-  typename Warp::template PerLane<bool> active, escaped, receive, bad;
-  const auto word_at = [](const std::uint8_t* at) {
-    return at[0] | static_cast<std::uint32_t>(at[1]) << 8;
-  };
-  warp.each([&](std::uint32_t lane) {
-    state[lane] = rans::lower_bound;
-    if (lane < lanes) state[lane] = word_at(data + 4 * lane) | word_at(data + 4 * lane + 2) << 16;
-    bad[lane] = state[lane] < rans::lower_bound || state[lane] >> 31 != 0;
-    state[lane] &= 0x7FFFFFFFu;
-  });
-  std::uint32_t used_words = 0, used_escapes = 0;
-  for (std::uint32_t step = 0; step * lanes < count; ++step) {
-    warp.each([&](std::uint32_t lane) {
-      const std::uint32_t i = step * lanes + lane;
-      active[lane] = lane < lanes && i < count;
-      escaped[lane] = receive[lane] = false;
-      if (!active[lane]) return;
-      std::uint32_t context = symbols[i];
-      if (context >= contexts) {
-        bad[lane] = true;
-        context = 0;
-      }
-      const rans::DecodeEntry entry =
-          entries[rans::probability_one * context + rans::slot_of(state[lane])];
-      symbol[lane] = rans::symbol_of(entry);
-      escaped[lane] = symbol[lane] == symbol_escape;
-      state[lane] = rans::get(state[lane], entry);
-      receive[lane] = rans::must_receive(state[lane]);
-    });
-    const std::uint32_t receivers = warp.ballot(receive), escapers = warp.ballot(escaped);
-    warp.each([&](std::uint32_t lane) {
-      if (receive[lane]) {
-        const std::uint32_t word = used_words + lanes_before(receivers, lane);
-        state[lane] = rans::receive(state[lane],
-                                    word < size.words ? word_at(words + 2 * std::size_t{word}) : 0);
-      }
-      if (escaped[lane]) {
-        const std::uint32_t escape = used_escapes + lanes_before(escapers, lane);
-        symbol[lane] = escape < size.escapes ? escapes[escape] : std::uint8_t{symbol_escape};
-      }
-      if (active[lane]) symbols[step * lanes + lane] = symbol[lane];
-    });
-    used_words += count_ones(receivers);
-    used_escapes += count_ones(escapers);
-  }
-  warp.each([&](std::uint32_t lane) { bad[lane] |= state[lane] != rans::lower_bound; });
-  return warp.ballot(bad) == 0 && used_words == size.words && used_escapes == size.escapes;
+  const std::uint8_t* const escapes = data + block_size(count, size.words);
+  typename Warp::template PerLane<bool> escaped, bad;
+  std::uint32_t used_escapes = 0;
+  const bool good = decode_block(
+      warp, data, size.words, count,
+      [&](std::uint32_t lane, std::uint32_t i) {
+        std::uint32_t context = symbols[i];
+        if (context >= contexts) {
+          bad[lane] = true;
+          context = 0;
+        }
+        return entries + rans::probability_one * context;
+      },
+      [&](std::uint32_t lane, std::uint32_t i, std::uint8_t symbol) {
+        escaped[lane] = symbol == symbol_escape;
+        symbols[i] = symbol;
+      },
+      [&](std::uint32_t first) {
+        const std::uint32_t escapers = warp.ballot(escaped);
+        if (escapers == 0) return;
+        warp.each([&](std::uint32_t lane) {
+          const std::uint32_t escape = used_escapes + lanes_before(escapers, lane);
+          if (escaped[lane] && escape < size.escapes) symbols[first + lane] = escapes[escape];
+          escaped[lane] = false;
+        });
+        used_escapes += count_ones(escapers);
+      });
+  return good && warp.ballot(bad) == 0 && used_escapes == size.escapes;
 }
 
 // Joins elements [first, first + count), a block, from their symbols and its untrusted tails.

@@ -1,6 +1,6 @@
-// Kernels of core/checksum_blocks.h.
-#include "core/checksum_blocks.h"
+// The kernel of cuda/checksum_jobs.h.
+#include "cuda/checksum_jobs.h"
 
-#include "cuda/launch.cuh"
+#include "cuda/warp.cuh"
 
-LMGC_INSTANTIATE_LAUNCH(lmgc::SumBlocks);
+LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::SumBlocks);

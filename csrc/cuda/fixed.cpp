@@ -237,7 +237,7 @@ int FixedEncoder::code_blocks(const std::uint8_t* contexts, std::uint8_t* symbol
     const std::uint32_t count = part_of(b, block_elements, elements);
     const std::uint64_t words = block_size(count, size.words);
     const auto add = [&](const std::uint8_t* from, std::uint64_t bytes) {
-      if (bytes != 0) parts_.push_back({from, at, bytes});
+      parts_.push_back({from, at, bytes});
       at += bytes;
     };
     add(room + (b + 1) * stride - words, words);
@@ -253,35 +253,12 @@ int FixedEncoder::write(std::uint8_t* out, const Allocate& allocate, void* strea
   side.resize(head_bytes_.size() + static_cast<std::size_t>(factors_.body_size()));
   factors_.write_body(side.data() + head_bytes_.size());
   if (int error = upload(out, side.data(), side.size(), stream)) return error;
-  CopyParts::Part* parts = nullptr;
-  if (int error = upload_array(parts_, allocate, stream, &parts)) return error;
-  return launch_warps(static_cast<std::int64_t>(parts_.size()) * CopyParts::slices,
-                      CopyParts{parts, out}, stream);
+  std::vector<CopyParts::Part> parts;
+  for (const auto& [from, at, part_size] : parts_) add_part(from, out + at, part_size, parts);
+  return copy_parts(parts, allocate, stream);
 }
 
 // ---- decoder ------------------------------------------------------------------------------------
-
-namespace {
-
-int make_decode_entries(const std::vector<rans::Table>& tables, const Allocate& allocate,
-                        void* stream, rans::DecodeEntry** entries) {
-  std::vector<std::uint16_t> ends;
-  ends.reserve(256 * tables.size());
-  for (const rans::Table& table : tables) {
-    unsigned end = 0;
-    for (const std::uint16_t frequency : table.frequency) {
-      end += frequency;
-      ends.push_back(static_cast<std::uint16_t>(end));
-    }
-  }
-  std::uint16_t* device_ends = nullptr;
-  if (int error = upload_array(ends, allocate, stream, &device_ends)) return error;
-  const std::size_t slots = rans::probability_one * tables.size();
-  if (int error = allocate_array(allocate, slots, entries)) return error;
-  return launch(static_cast<std::int64_t>(slots), FillDecodeEntries{device_ends, *entries}, stream);
-}
-
-}  // namespace
 
 int decode_fixed(const FixedSource& source, FloatFormat format, const DeviceProduct& product,
                  void* words, const Parallel& parallel, const Allocate& allocate, void* stream,

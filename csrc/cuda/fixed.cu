@@ -6,11 +6,9 @@
 
 LMGC_INSTANTIATE_LAUNCH(lmgc::cuda::FindLevels);
 LMGC_INSTANTIATE_LAUNCH(lmgc::cuda::FindContexts);
-LMGC_INSTANTIATE_LAUNCH(lmgc::cuda::FillDecodeEntries);
 LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::SumRows);
 LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::SumColumns);
 LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::SplitPieces);
 LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::WriteTails);
 LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::EncodeBlocks);
-LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::CopyParts);
 LMGC_INSTANTIATE_LAUNCH_WARPS(lmgc::cuda::DecodeBlocks);

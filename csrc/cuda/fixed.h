@@ -16,6 +16,7 @@
 #include "core/float_format.h"
 #include "core/parallel.h"
 #include "core/status.h"
+#include "cuda/entropy.h"
 #include "cuda/fixed_jobs.h"
 #include "cuda/memory.h"
 
@@ -73,6 +74,11 @@ class FixedEncoder {
   int code_blocks(const std::uint8_t* contexts, std::uint8_t* symbols, const Parallel& parallel,
                   const Allocate& allocate, void* stream);
 
+  struct Part {
+    const std::uint8_t* from;
+    std::uint64_t at, size;
+  };
+
   FixedInput input_;
   FixedHead head_;
   DeviceHead known_;
@@ -80,7 +86,7 @@ class FixedEncoder {
   std::vector<std::uint8_t> head_bytes_;
   std::vector<const std::uint8_t*> tails_;  // of each block
   std::vector<std::uint32_t> tail_sizes_;   // in bytes
-  std::vector<CopyParts::Part> parts_;      // of the section, but for what the host has
+  std::vector<Part> parts_;                 // of the section, but for what the host has
   std::size_t size_ = 0;
 };
 

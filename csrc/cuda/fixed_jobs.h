@@ -166,29 +166,6 @@ struct EncodeBlocks {
   }
 };
 
-// Parts of blocks to their places in the section; `slices` warps for each.
-struct CopyParts {
-  static constexpr std::int64_t slices = 16;
-  struct Part {
-    const std::uint8_t* from;
-    std::uint64_t to;  // from `out` on
-    std::uint64_t size;
-  };
-  const Part* parts;
-  std::uint8_t* out;
-
-  template <class Warp>
-  LMGC_HD void operator()(const Warp& warp, std::int64_t task) const {
-    const Part part = parts[task / slices];
-    const auto slice = static_cast<std::uint64_t>(task % slices);
-    const std::uint64_t first = part.size * slice / slices, last = part.size * (slice + 1) / slices;
-    warp.each([&](std::uint32_t lane) {
-      for (std::uint64_t i = first + lane; i < last; i += warp_lanes)
-        out[part.to + i] = part.from[i];
-    });
-  }
-};
-
 // ---- decoder ------------------------------------------------------------------------------------
 
 // The contexts of elements [first, ...), one call an element.
@@ -200,23 +177,6 @@ struct FindContexts {
   LMGC_HD void operator()(std::int64_t i) const {
     const MatrixPlace place = MatrixPlace::of(first + i, known.columns);
     contexts[i] = static_cast<std::uint8_t>(known.bin(place.row, place.column).context);
-  }
-};
-
-// Decoding tables, one call a slot of each: the symbol is the first that ends beyond the slot.
-struct FillDecodeEntries {
-  const std::uint16_t* ends;  // start + frequency of each symbol, 256 a table
-  rans::DecodeEntry* entries;
-
-  LMGC_HD void operator()(std::int64_t i) const {
-    const std::uint16_t* const own = ends + i / rans::probability_one * 256;
-    const auto slot = static_cast<std::uint32_t>(i % rans::probability_one);
-    std::uint32_t symbol = 0;
-    for (std::uint32_t half = 128; half > 0; half /= 2) {
-      if (own[symbol + half - 1] <= slot) symbol += half;
-    }
-    const std::uint32_t start = symbol == 0 ? 0 : own[symbol - 1];
-    entries[i] = rans::decode_entry(symbol, own[symbol] - start, slot - start);
   }
 };
 

@@ -18,4 +18,10 @@ int launch(std::int64_t count, const Body& body, void* stream);
 template <class Body>
 int launch_warps(std::int64_t count, const Body& body, void* stream);
 
+// The same with a block for each i: body(block, shared, i), a template over the block, where
+// `shared` is a Body::Shared of that block's own, not initialised;
+// LMGC_INSTANTIATE_LAUNCH_BLOCKS(Body) gives the code.
+template <class Body>
+int launch_blocks(std::int64_t count, const Body& body, void* stream);
+
 }  // namespace lmgc::cuda

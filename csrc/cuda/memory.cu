@@ -22,12 +22,6 @@ int download(void* host, const void* device, std::size_t bytes, void* stream) {
   return cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
 }
 
-int copy_on_device(void* to, const void* from, std::size_t bytes, void* stream) {
-  if (bytes == 0) return cudaSuccess;
-  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice,
-                         static_cast<cudaStream_t>(stream));
-}
-
 int clear(void* device, std::size_t bytes, void* stream) {
   if (bytes == 0) return cudaSuccess;
   return cudaMemsetAsync(device, 0, bytes, static_cast<cudaStream_t>(stream));

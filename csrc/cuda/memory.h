@@ -26,7 +26,6 @@ int upload(void* device, const void* host, std::size_t bytes, void* stream);
 // Copies through the stream and waits for it.
 int download(void* host, const void* device, std::size_t bytes, void* stream);
 
-int copy_on_device(void* to, const void* from, std::size_t bytes, void* stream);
 int clear(void* device, std::size_t bytes, void* stream);
 
 // allocate_array and upload of a whole vector.

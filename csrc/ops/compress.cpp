@@ -58,12 +58,6 @@ std::vector<at::Tensor> plain_tensors(const std::vector<at::Tensor>& tensors) {
   return result;
 }
 
-std::vector<std::int64_t> sizes_of(const std::vector<at::Tensor>& bytes) {
-  std::vector<std::int64_t> sizes;
-  for (const at::Tensor& tensor : bytes) sizes.push_back(tensor.numel());
-  return sizes;
-}
-
 at::Tensor assemble(Frame& frame, const at::Device& device) {
   std::int64_t payload = 0;
   for (std::size_t i = 0; i < frame.sections.size(); ++i) {
@@ -85,6 +79,9 @@ at::Tensor assemble(Frame& frame, const at::Device& device) {
   for_each_tensor(device, sizes, [&](std::size_t i) {
     frame.sections[i].write(part_of(out, offsets[i], sizes[i]));
   });
+  for (const Section& section : frame.sections) {
+    if (section.finish) section.finish();
+  }
   frame.header.payload_checksum = checksum_of(part_of(out, header_size, payload));
   const std::vector<std::uint8_t> header = write_header(frame.header);
   std::memcpy(&frame.header.identity, header.data() + header.size() - sizeof frame.header.identity,
@@ -252,9 +249,9 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     frame.header.tensors.push_back(record);
     frame.sections.push_back(raw_section(bytes.back()));
   }
-  for_each_tensor(device, sizes_of(bytes), [&](std::size_t i) {
-    frame.header.tensors[i].data_checksum = static_cast<std::uint32_t>(checksum_of(bytes[i]));
-  });
+  const std::vector<std::uint64_t> checksums = checksums_of(bytes);
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    frame.header.tensors[i].data_checksum = static_cast<std::uint32_t>(checksums[i]);
   if (choice == Choice::lmgc) {
     (*prior)->features();  // raises an error if it is made for method lm
     use_lmgc(**prior, bytes, options, frame);

@@ -2,6 +2,8 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 #include "ops/checksum.h"
 #include "ops/compress.h"
@@ -85,6 +87,36 @@ void check_announced(const FrameHeader& header, MaxBytes max_bytes) {
                   announced, " bytes of tensors, and max_bytes is ", *max_bytes);
 }
 
+// On CUDA, groups of tensors: their planes and decoding tables take memory until they are done, and
+// the tables of a tensor take some, however small it is.
+void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
+                       const std::function<Room(std::size_t)>& room_of) {
+  constexpr std::uint64_t most_bytes = std::uint64_t{256} << 20, tensor_bytes = 1 << 18;
+  const PlainDispatch plain;
+  std::vector<PlanesSection> sections;
+  std::uint64_t size = 0;
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    if (record.method != Method::planes) continue;
+    const at::Tensor bytes = room_of(i)();
+    if (record.bytes == 0) continue;
+    sections.push_back({{bytes, float_format(record.dtype)},
+                        static_cast<std::int64_t>(record.section_offset),
+                        static_cast<std::int64_t>(record.section_size),
+                        describe_tensor(i, record)});
+    size += record.bytes + tensor_bytes;
+    if (size < most_bytes) continue;
+    decode_planes_sections(frame, std::exchange(sections, {}));
+    size = 0;
+  }
+  if (!sections.empty()) decode_planes_sections(frame, sections);
+}
+
+void check_data(std::uint64_t checksum, std::size_t index, const TensorRecord& record) {
+  const bool good = static_cast<std::uint32_t>(checksum) == record.data_checksum;
+  check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(index, record));
+}
+
 std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& prior,
                                    PastFrame* past, const std::vector<at::Tensor>* references,
                                    MaxBytes max_bytes) {
@@ -159,6 +191,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   FixedHeads heads(past != nullptr ? count : 0);  // factors are kept for the next frame alone
   const PastTensors nothing;
   const PastTensors& known = header.past.has_value() ? past->tensors : nothing;
+  if (!device.is_cpu()) decode_all_planes(frame, header, room_of);
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];
     const std::string where = describe_tensor(i, record);
@@ -168,7 +201,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     if (record.method == Method::raw) {
       const at::Tensor own = room_of(i)();
       if (size != 0) copy_bytes(part_of(frame, offset, size), own);
-    } else if (record.method == Method::planes) {
+    } else if (record.method == Method::planes && device.is_cpu()) {
       decode_planes_section(frame, offset, size, format, record.elements, room_of(i), where);
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
       SectionNeeds own;
@@ -178,9 +211,12 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
                                        record.method == Method::lowrank, own, room_of(i), where);
       if (past != nullptr) heads[i] = std::move(head);
     }
-    const bool good = static_cast<std::uint32_t>(checksum_of(bytes[i])) == record.data_checksum;
-    check_frame(good ? Status::ok : Status::data_checksum, where);
+    if (device.is_cpu()) check_data(checksum_of(bytes[i]), i, record);
   });
+  if (!device.is_cpu()) {
+    const std::vector<std::uint64_t> checksums = checksums_of(bytes);
+    for (std::size_t i = 0; i < bytes.size(); ++i) check_data(checksums[i], i, header.tensors[i]);
+  }
   if (past != nullptr) past->keep(header, heads);
   return outputs;
 }

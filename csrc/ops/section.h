@@ -11,8 +11,11 @@ namespace lmgc::ops {
 // How many bytes a section takes, and how to write them once there is a place.
 struct Section {
   std::int64_t size = 0;
-  std::function<void(const at::Tensor& out)>
-      write;  // `out`: 1-D uint8, `size` bytes, on the frame's device
+  // `out`: 1-D uint8, `size` bytes, on the frame's device.
+  std::function<void(const at::Tensor& out)> write;
+  // Null, or to be called after write() of all sections of a frame: writes what others only took
+  // note of, for all of them at once.
+  std::function<void()> finish = nullptr;
 };
 
 // Allocates the bytes that a section decodes to, 1-D uint8. Decoders ask for them once, when all

@@ -1,6 +1,7 @@
 #include "ops/tables.h"
 
 #include <optional>
+#include <utility>
 
 #include "ops/delta.h"
 #include "ops/dtype.h"
@@ -11,12 +12,17 @@
 namespace lmgc::ops {
 namespace {
 
+// Bytes of tensors on CUDA that are coded with method planes in the same few launches: enough for
+// many small ones, and little of the memory that all tensors would take at once.
+constexpr std::int64_t most_group_bytes = std::int64_t{64} << 20;
+
 // A tensor's way to its section.
 struct Attempt {
   bool search = true;    // all that may be tried is; else only what memory says
   bool refused = false;  // memory did not tell
   FixedPlan plan;
   DeltaPlan delta;
+  Section planes_section;  // on CUDA, until it is offered
   // Of the sections that were made; 0: none.
   std::int64_t planes = 0, fixed = 0;
 };
@@ -47,7 +53,7 @@ class Coding {
       attempts_[i].search = memories_ == nullptr || must_search(i);
       plan(i);
     });
-    for_each(which, [&](std::size_t i) { encode(i); });
+    encode(which);
     if (memories_ == nullptr) return std::move(heads_);
     // What came out much larger than the last time is searched for after all.
     std::vector<std::size_t> again;
@@ -56,10 +62,8 @@ class Coding {
       again.push_back(i);
       attempts_[i].search = true;
     }
-    for_each(again, [&](std::size_t i) {
-      plan(i);
-      encode(i);
-    });
+    for_each(again, [&](std::size_t i) { plan(i); });
+    encode(again);
     for (const std::size_t i : which) remember(i);
     return std::move(heads_);
   }
@@ -120,17 +124,50 @@ class Coding {
     for_each_tensor(device_, sizes, [&](std::size_t k) { body(which[k]); });
   }
 
+  void encode(const std::vector<std::size_t>& which) {
+    if (device_.is_cpu()) return for_each(which, [&](std::size_t i) { encode(i); });
+    for (std::size_t first = 0; first < which.size();) {
+      std::vector<std::size_t> group;
+      for (std::int64_t size = 0; first < which.size() && size < most_group_bytes; ++first) {
+        group.push_back(which[first]);
+        size += bytes_[which[first]].numel();
+      }
+      encode_planes(group);
+      for_each(group, [&](std::size_t i) { encode(i); });
+    }
+  }
+
+  // On CUDA, of all at once.
+  void encode_planes(const std::vector<std::size_t>& group) {
+    const PlainDispatch plain;
+    std::vector<PlanesTensor> tensors;
+    for (const std::size_t i : group) {
+      if (may_have_planes(i)) tensors.push_back({bytes_[i], format(i)});
+    }
+    std::vector<Section> sections = encode_planes_sections(tensors);
+    auto section = sections.begin();
+    for (const std::size_t i : group) {
+      if (may_have_planes(i)) attempts_[i].planes_section = std::move(*section++);
+    }
+  }
+
+  // The method that is known to win by far is the only one; raw: none is.
+  Method only_method(std::size_t i) const {
+    return !attempts_[i].search && (*memories_)[i].clearly ? (*memories_)[i].method : Method::raw;
+  }
+  bool may_have_planes(std::size_t i) const { return !only_fixed(i) && !is_fixed(only_method(i)); }
+
   void encode(std::size_t i) {
     TensorRecord& record = frame_.header.tensors[i];
     record.method = Method::raw;
     frame_.sections[i] = raw_section(bytes_[i]);
-    // The method that is known to win by far is the only one.
-    const Method only =
-        !attempts_[i].search && (*memories_)[i].clearly ? (*memories_)[i].method : Method::raw;
-    const bool is_fixed = only == Method::scale || only == Method::lowrank;
-    if (!only_fixed(i) && !is_fixed)
-      offer(i, Method::planes, encode_planes_section(bytes_[i], format(i)), attempts_[i].planes);
-    if (tables_ != Tables::planes && is_float(i) && only != Method::planes) {
+    if (may_have_planes(i)) {
+      offer(i, Method::planes,
+            device_.is_cpu() ? encode_planes_section({bytes_[i], format(i)})
+                             : std::exchange(attempts_[i].planes_section, {}),
+            attempts_[i].planes);
+    }
+    if (tables_ != Tables::planes && is_float(i) && only_method(i) != Method::planes) {
       // Relative to a reference first: what that leaves, others may not reach.
       const at::Tensor reference = reference_of(i);
       if (reference.defined()) {

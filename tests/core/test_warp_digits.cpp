@@ -2,89 +2,20 @@
 // the launches and a warp's own instructions is what a GPU runs, and it must write the CPU's bytes.
 #include <catch2/catch.hpp>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
 #include <vector>
 
-#include "core/warp.h"
 #include "cuda/fixed.h"
-#include "cuda/launch.h"
 #include "cuda/memory.h"
 #include "device_cases.h"
-
-// ---- the emulated device ------------------------------------------------------------------------
-
-namespace lmgc::cuda {
-
-int out_of_memory() { return 2; }
-int upload(void* device, const void* host, std::size_t bytes, void*) {
-  if (bytes != 0) std::memcpy(device, host, bytes);
-  return 0;
-}
-int download(void* host, const void* device, std::size_t bytes, void*) {
-  if (bytes != 0) std::memcpy(host, device, bytes);
-  return 0;
-}
-int copy_on_device(void* to, const void* from, std::size_t bytes, void*) {
-  if (bytes != 0) std::memcpy(to, from, bytes);
-  return 0;
-}
-int clear(void* device, std::size_t bytes, void*) {
-  if (bytes != 0) std::memset(device, 0, bytes);
-  return 0;
-}
-
-template <class Body>
-int launch(std::int64_t count, const Body& body, void*) {
-  for (std::int64_t i = 0; i < count; ++i) body(i);
-  return 0;
-}
-// Backwards: nothing may depend on the order of warps.
-template <class Body>
-int launch_warps(std::int64_t count, const Body& body, void*) {
-  for (std::int64_t i = count; i-- > 0;) body(HostWarp(), i);
-  return 0;
-}
-
-template int launch<FindLevels>(std::int64_t, const FindLevels&, void*);
-template int launch<FindContexts>(std::int64_t, const FindContexts&, void*);
-template int launch<FillDecodeEntries>(std::int64_t, const FillDecodeEntries&, void*);
-template int launch_warps<SumRows>(std::int64_t, const SumRows&, void*);
-template int launch_warps<SumColumns>(std::int64_t, const SumColumns&, void*);
-template int launch_warps<SplitPieces>(std::int64_t, const SplitPieces&, void*);
-template int launch_warps<WriteTails>(std::int64_t, const WriteTails&, void*);
-template int launch_warps<EncodeBlocks>(std::int64_t, const EncodeBlocks&, void*);
-template int launch_warps<CopyParts>(std::int64_t, const CopyParts&, void*);
-template int launch_warps<DecodeBlocks>(std::int64_t, const DecodeBlocks&, void*);
-
-}  // namespace lmgc::cuda
+#include "emulated_device.h"
 
 namespace {
 
 using namespace lmgc;
 using test::Bytes;
+using test::EmulatedDevice;
 using test::LiveCase;
 using Sizes = std::vector<std::int64_t>;
-
-// Memory that nobody has cleared, of exactly the size that was asked for.
-class EmulatedDevice {
- public:
-  void* allocate(std::size_t bytes) {
-    all_.emplace_back(std::malloc(bytes), std::free);
-    if (bytes != 0) std::memset(all_.back().get(), 0xA5, bytes);
-    return all_.back().get();
-  }
-  void read(void* host, const void* device, std::size_t bytes) {
-    cuda::download(host, device, bytes, nullptr);
-  }
-  void write(void* device, const void* host, std::size_t bytes) {
-    cuda::upload(device, host, bytes, nullptr);
-  }
-
- private:
-  std::vector<std::unique_ptr<void, void (*)(void*)>> all_;
-};
 
 void check(const std::string& kind, const Sizes& sizes, FloatFormat format, std::int64_t rank,
            int factor_bits = 5) {

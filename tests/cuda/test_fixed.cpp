@@ -1,54 +1,20 @@
 // The device must write the sections of methods `scale` and `lowrank` that the CPU writes, and read
 // them.
-#include <cuda_runtime.h>
-
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "../core/device_cases.h"
-#include "cuda/fixed.h"
-#include "cuda/runtime.h"
+#include "cuda_device.h"
 
 namespace {
 
 using namespace lmgc;
 using test::Bytes;
+using test::CudaDevice;
 using test::LiveCase;
 using Sizes = std::vector<std::int64_t>;
-
-// Device memory that lives as long as this.
-class CudaDevice {
- public:
-  CudaDevice() = default;
-  CudaDevice(const CudaDevice&) = delete;
-  CudaDevice& operator=(const CudaDevice&) = delete;
-  ~CudaDevice() {
-    for (void* pointer : all_) cudaFree(pointer);
-  }
-  void* allocate(std::size_t bytes) {
-    void* pointer = nullptr;
-    REQUIRE(cudaMalloc(&pointer, bytes + 1) == cudaSuccess);
-    all_.push_back(pointer);
-    return pointer;
-  }
-  void read(void* host, const void* device, std::size_t bytes) {
-    REQUIRE(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost) == cudaSuccess);
-  }
-  void write(void* device, const void* host, std::size_t bytes) {
-    REQUIRE(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice) == cudaSuccess);
-  }
-
- private:
-  std::vector<void*> all_;
-};
-
-bool no_device() {
-  if (cuda::device_count() > 0) return false;
-  WARN("there is no CUDA device here: nothing is tested");
-  return true;
-}
 
 void check(const std::string& kind, const Sizes& sizes, FloatFormat format, std::int64_t rank) {
   CAPTURE(kind, sizes, int{format.bytes}, int{format.mantissa_bits}, rank);
@@ -59,7 +25,7 @@ void check(const std::string& kind, const Sizes& sizes, FloatFormat format, std:
 }  // namespace
 
 TEST_CASE("the device writes the CPU's fixed sections and reads them") {
-  if (no_device()) return;
+  if (test::no_device()) return;
   for (const auto& kind : test::live_kinds) {
     for (const FloatFormat format : test::float_formats) {
       for (const std::int64_t elements : {1, 31, 513, 4097, 16385, 65536, 70001})
@@ -74,7 +40,7 @@ TEST_CASE("the device writes the CPU's fixed sections and reads them") {
 }
 
 TEST_CASE("the device refuses the damaged fixed sections that the CPU refuses") {
-  if (no_device()) return;
+  if (test::no_device()) return;
   for (const std::int64_t rank : {0, 2}) {
     const LiveCase own("any", {30, 60}, float_format(DType::float32), rank);
     test::for_each_damage(test::encoded(own), 20, [&](const Bytes& bad) {

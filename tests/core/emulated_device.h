@@ -1,0 +1,43 @@
+// A device that is the CPU: memory.h's copies and launch.h's launches as plain loops
+// (emulated_device.cpp), so that csrc/cuda runs here but for a warp's own instructions. Warps run
+// one after the other, from the last to the first.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "cuda/memory.h"
+
+namespace lmgc::test {
+
+// Memory that nobody has cleared, of exactly the size that was asked for.
+class EmulatedDevice {
+ public:
+  void* allocate(std::size_t bytes) {
+    all_.emplace_back(std::malloc(bytes), std::free);
+    if (bytes != 0) std::memset(all_.back().get(), 0xA5, bytes);
+    return all_.back().get();
+  }
+  void read(void* host, const void* device, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(host, device, bytes);
+  }
+  void write(void* device, const void* host, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(device, host, bytes);
+  }
+
+ private:
+  std::vector<std::unique_ptr<void, void (*)(void*)>> all_;
+};
+
+// How often the host has waited for the device (download()), and how many launches there were,
+// since the program began.
+struct DeviceCounts {
+  std::int64_t waits = 0, launches = 0;
+};
+DeviceCounts device_counts();
+
+}  // namespace lmgc::test

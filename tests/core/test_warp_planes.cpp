@@ -1,0 +1,99 @@
+// Method `planes` by the device's code, on an emulated device: its sections must be the CPU's.
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <vector>
+
+#include "cuda/planes.h"
+#include "device_plane_cases.h"
+#include "emulated_device.h"
+
+using namespace lmgc;
+using test::EmulatedDevice;
+using test::Tensor;
+
+TEST_CASE("warps write the CPU's planes and read them: all kinds and formats") {
+  test::check_device_kinds<EmulatedDevice>({0, 1, 31, 32, 33, 64, 1000, 1023, 1024, 1025, 4097,
+                                            16383, 16384, 16385, 16448, 65536, 70001});
+}
+
+TEST_CASE("warps add up the counts of many chunks") {
+  // 1024 chunks are a stretch.
+  const FloatFormat format = float_format(DType::bfloat16);
+  for (const std::int64_t elements : {1 << 20, (1 << 20) + 1, 2500000}) {
+    test::check_device<EmulatedDevice>(
+        {Tensor("rows zero", elements, format), Tensor("few zero", 5000, format)});
+  }
+}
+
+TEST_CASE("warps refuse the damaged planes that the CPU refuses") {
+  for (const FloatFormat format : {float_format(DType::uint8), float_format(DType::bfloat16),
+                                   float_format(DType::float32), float_format(DType::complex128)}) {
+    test::check_device_damage<EmulatedDevice>({0, 1, 9, 130, 1000}, format, 200);
+  }
+  test::check_device_damage<EmulatedDevice>({66000}, float_format(DType::float32), 20);
+}
+
+TEST_CASE("a long list takes as many launches and waits as one tensor") {
+  const auto counts_of = [](std::size_t tensors) {
+    const FloatFormat format = float_format(DType::float32);
+    std::vector<Tensor> list(tensors, Tensor("rows zero", 20000, format));
+    list.emplace_back("gradient", 100, format);
+    const test::DeviceCounts before = test::device_counts();
+    const auto sections = test::encoded_on(EmulatedDevice(), list);
+    const test::DeviceCounts between = test::device_counts();
+    REQUIRE(test::decoded_on(EmulatedDevice(), sections, list) ==
+            std::vector<Status>(list.size(), Status::ok));
+    const test::DeviceCounts after = test::device_counts();
+    return std::vector<std::int64_t>{
+        between.waits - before.waits, between.launches - before.launches,
+        after.waits - between.waits, after.launches - between.launches};
+  };
+  CHECK(counts_of(1) == counts_of(30));
+  CHECK(counts_of(30)[0] == 8);  // what cuda/planes.h says
+  CHECK(counts_of(30)[2] == 3);
+}
+
+TEST_CASE("an allocation that fails ends method planes") {
+  const std::vector<Tensor> tensors = {Tensor("rows zero", 30000, float_format(DType::float32)),
+                                       Tensor("gradient", 30000, float_format(DType::bfloat16))};
+  EmulatedDevice device;
+  int left = 0;
+  const cuda::Allocate allocate = [&](std::size_t bytes) {
+    return left-- > 0 ? device.allocate(bytes) : nullptr;
+  };
+  // Calls body() with more and more allocations that succeed until it does.
+  const auto check_failures = [&](const auto& body) {
+    for (int allowed = 0;; ++allowed) {
+      REQUIRE(allowed < 200);
+      left = allowed;
+      const int error = body();
+      if (error == 0) {
+        CHECK(allowed > 3);
+        return;
+      }
+      REQUIRE(error == cuda::out_of_memory());
+    }
+  };
+  std::vector<cuda::PlanesInput> inputs;
+  for (const Tensor& tensor : tensors)
+    inputs.push_back({tensor.words.data(), tensor.elements, tensor.format});
+  cuda::PlanesEncoder encoder;
+  check_failures([&] { return encoder.prepare(inputs, run_serially, allocate, nullptr); });
+  std::vector<test::Bytes> sections;
+  std::vector<cuda::PlanesTarget> targets;
+  for (std::size_t k = 0; k < tensors.size(); ++k) sections.emplace_back(encoder.size(k));
+  for (std::size_t k = 0; k < tensors.size(); ++k) targets.push_back({k, sections[k].data()});
+  left = 0;
+  CHECK(encoder.write(targets, allocate, nullptr) == cuda::out_of_memory());
+  left = 1000;
+  CHECK(encoder.write(targets, allocate, nullptr) == 0);
+  std::vector<Tensor> back = tensors;
+  std::vector<cuda::PlanesSource> sources;
+  for (std::size_t k = 0; k < tensors.size(); ++k) {
+    CHECK(sections[k] == test::encoded(tensors[k]));
+    sources.push_back({sections[k].data(), sections[k].size(), back[k].elements, back[k].format,
+                       back[k].words.data()});
+  }
+  std::vector<Status> statuses;
+  check_failures([&] { return cuda::decode_planes(sources, allocate, nullptr, statuses); });
+}
