@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,15 @@ from torch import Tensor, nn
 from lmgc_torch import _library
 from lmgc_torch.priors import model, training
 from lmgc_torch.priors.model import BINS, OCTAVES_BELOW, SLOPES, HexPrior
-from lmgc_torch.priors.training import HALF_SCALE, IntegerNetwork, gradients_of, log2_sum, save
+from lmgc_torch.priors.training import (
+    HALF_SCALE,
+    IntegerNetwork,
+    Samples,
+    gradients_of,
+    join,
+    log2_sum,
+    save,
+)
 
 HIDDEN = (96, 64)
 
@@ -29,24 +36,12 @@ ELEMENTS_PER_FILE = 300_000  # so that small networks are not drowned
 LANE_ELEMENTS = 2048
 
 
-class Samples(NamedTuple):
-    """Elements with what the network may know of them, as small integers."""
-
-    neighbours: Tensor  # [N, 32] int8: context features from index 6 on
-    facts: Tensor  # [N, 8] int16: context features 1 to 5, then sign, exponent field, mantissa top
-
-    def at(self, index: Tensor | slice) -> Samples:
-        """Returns some of the elements."""
-        return Samples(self.neighbours[index], self.facts[index])
-
-    def features(self) -> Tensor:
-        """The context features [N, F] of the elements' first digits."""
-        digit = torch.zeros(len(self.facts), 1)
-        return torch.cat([digit, self.facts[:, :5].float(), self.neighbours.float()], 1)
-
-
 def samples_of(tensor: Tensor, lane_elements: int) -> Samples:
-    """Returns all elements of a gradient."""
+    """Returns all elements of a gradient.
+
+    Their inputs are context features from index 6 on, their facts context features 1 to 5, then
+    sign, exponent field and the mantissa's top.
+    """
     names = list(model.CONTEXT_FEATURES[1:])
     features = _library.ops().context_features(tensor, names, lane_elements)
     exponent_bits, mantissa_bits = int(features[0, 0]), int(features[0, 1])
@@ -72,6 +67,12 @@ def load(folder: Path, generator: torch.Generator) -> Samples:
     return join(parts)
 
 
+def features_of(samples: Samples) -> Tensor:
+    """The context features [N, F] of the elements' first digits."""
+    digit = torch.zeros(len(samples.facts), 1)
+    return torch.cat([digit, samples.facts[:, :5].float(), samples.inputs.float()], 1)
+
+
 def some_elements(tensors: list[Tensor], count: int, generator: torch.Generator) -> Samples:
     """Returns about `count` random elements, from each tensor in proportion."""
     share = min(1.0, count / sum(tensor.numel() for tensor in tensors))
@@ -83,18 +84,13 @@ def some_elements(tensors: list[Tensor], count: int, generator: torch.Generator)
     return join(parts)
 
 
-def join(parts: list[Samples]) -> Samples:
-    """Puts samples behind each other."""
-    return Samples(torch.cat([p.neighbours for p in parts]), torch.cat([p.facts for p in parts]))
-
-
 def mirrored(samples: Samples) -> Samples:
-    """Flips all signs: the density of gradients is symmetric."""
-    neighbours, facts = samples.neighbours.clone(), samples.facts.clone()
-    neighbours[:, 16:] *= -1
+    """Flips all signs."""
+    inputs, facts = samples.inputs.clone(), samples.facts.clone()
+    inputs[:, 16:] *= -1
     is_zero = (facts[:, 6] == 0) & (facts[:, 7] == 0)
     facts[:, 5] = torch.where(is_zero, facts[:, 5], 1 - facts[:, 5])
-    return Samples(neighbours, facts)
+    return Samples(inputs, facts)
 
 
 class Network(IntegerNetwork):
@@ -112,7 +108,7 @@ class Network(IntegerNetwork):
 
     def bits(self, samples: Samples) -> Tensor:
         """Code length [B] of sign, exponent and three mantissa bits."""
-        score = self.scores(samples.features())
+        score = self.scores(features_of(samples))
         mantissa_bits, reference, sign, exponent, top = (
             samples.facts[:, i].long() for i in (1, 2, 5, 6, 7)
         )
@@ -153,10 +149,7 @@ def train(samples: Samples, steps: int, generator: torch.Generator) -> Network:
     network = Network()
 
     def bits() -> Tensor:
-        batch = samples.at(torch.randint(len(samples.facts), (BATCH,), generator=generator))
-        half = BATCH // 2
-        batch = join([mirrored(batch.at(slice(half))), batch.at(slice(half, BATCH))])
-        return network.bits(batch)
+        return network.bits(training.drawn(samples, mirrored, BATCH, generator))
 
     training.fit(network, bits, steps, RATE)
     return network

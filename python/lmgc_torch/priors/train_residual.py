@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,14 @@ from torch import Tensor, nn
 from lmgc_torch import _library
 from lmgc_torch.priors import residual, training
 from lmgc_torch.priors.residual import COMPONENTS, CONTEXTS, INPUTS, ONE, TOP, ResidualPrior
-from lmgc_torch.priors.training import HALF_SCALE, IntegerNetwork, gradients_of, save
+from lmgc_torch.priors.training import (
+    HALF_SCALE,
+    IntegerNetwork,
+    Samples,
+    gradients_of,
+    join,
+    save,
+)
 
 HIDDEN = (64, 32)
 
@@ -81,21 +87,11 @@ MIRRORS = torch.tensor([mirror_of(context) for context in range(CONTEXTS)])
 # ---- samples -------------------------------------------------------------------------------------
 
 
-class Samples(NamedTuple):
-    """Elements with what the network may know of them, as small integers."""
-
-    inputs: Tensor  # [N, INPUTS] int8: context features from index 2 on
-    facts: Tensor  # [N, 2] int16: context and symbol
-
-    def at(self, index: Tensor | slice) -> Samples:
-        """Returns some of the elements."""
-        if isinstance(index, slice):
-            return Samples(self.inputs[index], self.facts[index])
-        return Samples(self.inputs.index_select(0, index), self.facts.index_select(0, index))
-
-
 def streams_of(tensor: Tensor, method: str) -> Iterator[Samples]:
-    """Returns the coded matrices of a gradient, element by element."""
+    """Returns the coded matrices of a gradient, element by element.
+
+    Inputs are context features from index 2 on, facts are context and symbol.
+    """
     names = list(residual.CONTEXT_FEATURES)
     for symbols, features in zip(
         *_library.ops().residual_features(tensor, names, method), strict=True
@@ -131,13 +127,8 @@ def some_elements(
     return parts
 
 
-def join(parts: list[Samples]) -> Samples:
-    """Puts samples behind each other."""
-    return Samples(torch.cat([p.inputs for p in parts]), torch.cat([p.facts for p in parts]))
-
-
 def mirrored(samples: Samples) -> Samples:
-    """Flips the signs of all elements but zeros: the density of gradients is symmetric."""
+    """Flips the signs of all elements but zeros."""
     inputs = samples.inputs * SIGNS
     context, symbol = samples.facts.long().unbind(1)
     is_factor = inputs[:, FACTOR] > 0  # rounded to the middle of a bin, which stays where it is
@@ -225,10 +216,7 @@ def train(samples: Samples, steps: int, generator: torch.Generator) -> Network:
     network = Network()
 
     def bits() -> Tensor:
-        batch = samples.at(torch.randint(len(samples.facts), (BATCH,), generator=generator))
-        half = BATCH // 2
-        batch = join([mirrored(batch.at(slice(half))), batch.at(slice(half, BATCH))])
-        return network.bits(batch)
+        return network.bits(training.drawn(samples, mirrored, BATCH, generator))
 
     training.fit(network, bits, steps, RATE)
     return network

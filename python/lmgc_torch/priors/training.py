@@ -8,9 +8,9 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,39 @@ ROUNDED = 0.3  # the last part of the training, with rounded weights and activat
 HALF_SCALE = 1024.0  # loss scale of the float16 copies of some files
 THREADS = 1  # more gain little, and sums then depend on how many there are
 WRITERS_OWN = ("version", "byteorder", ".data/serialization_id")  # records of a TorchScript file
+
+
+# ---- samples -------------------------------------------------------------------------------------
+
+
+class Samples(NamedTuple):
+    """Elements with what a network may know of them, as small integers."""
+
+    inputs: Tensor  # [N, I] int8: context features
+    facts: Tensor  # [N, J] int16: others, and what is coded
+
+    def at(self, index: Tensor | slice) -> Samples:
+        """Returns some of the elements."""
+        if isinstance(index, slice):
+            return Samples(self.inputs[index], self.facts[index])
+        return Samples(self.inputs.index_select(0, index), self.facts.index_select(0, index))
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Puts samples behind each other."""
+    return Samples(torch.cat([p.inputs for p in parts]), torch.cat([p.facts for p in parts]))
+
+
+def drawn(
+    samples: Samples,
+    mirrored: Callable[[Samples], Samples],
+    count: int,
+    generator: torch.Generator,
+) -> Samples:
+    """Draws a batch, half of it mirrored: the density of gradients is symmetric."""
+    batch = samples.at(torch.randint(len(samples.facts), (count,), generator=generator))
+    half = count // 2
+    return join([mirrored(batch.at(slice(half))), batch.at(slice(half, count))])
 
 
 # ---- layers --------------------------------------------------------------------------------------
