@@ -55,7 +55,7 @@ LAYERS = (
         "#0f766e",
         (
             (1, "form near_lossless"),
-            (1, "warm_start past_frame"),
+            (1, "memory warm_start past_frame"),
             (1, "serialize"),
             (1, "prior priors/ export/"),
             (1, "baselines"),
@@ -79,7 +79,7 @@ LAYERS = (
                 "lm digit_coders digit_module digit_device lmgc lmgc_encode lmgc_decode "
                 "lane_group lockstep",
             ),
-            (1, "compress decompress info tables section warm_start past_frame checksum"),
+            (1, "compress decompress info tables section memory warm_start past_frame checksum"),
         ),
     ),
     Layer(

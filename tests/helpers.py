@@ -28,6 +28,7 @@ DTYPES = [
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
     *([torch.float8_e8m0fnu] if hasattr(torch, "float8_e8m0fnu") else []),
 ]
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of floats, by their bytes
 METHODS = ["raw", "planes", "scale", "lowrank", "auto", "lmgc"]
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from helpers import FLOATS, resealed
+from helpers import FLOATS, all_identical, identical, resealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_warm_start import same_bits
 
 import lmgc_torch
 from lmgc_torch import (
@@ -36,7 +35,7 @@ def check(
     """Compresses, checks what both decoders make of it, and returns what is in the frame."""
     frame = compress(tensors, method=method, reference=references)
     back = decompress(frame, reference=references)
-    assert all(map(same_bits, tensors, back))
+    assert all_identical(tensors, back)
     flat = [one.contiguous().view(-1).view(torch.uint8) for one in (*tensors, *references)]
     raw = [one.numpy().tobytes() for one in flat]
     if sum(tensor.numel() for tensor in tensors) < 5000:
@@ -113,9 +112,9 @@ def test_forms():
     frame = compress(tensors, reference=references)
     back = decompress(frame, reference=references)
     assert list(back) == list(tensors)
-    assert all(same_bits(back[name], tensors[name]) for name in tensors)
+    assert all(identical(back[name], tensors[name]) for name in tensors)
     assert [t.needs_reference for t in info(frame).tensors] == [True, False, False, False]
-    assert same_bits(decompress(compress(now, reference=before), reference=before), now)
+    assert identical(decompress(compress(now, reference=before), reference=before), now)
     # Other shapes and dtypes are no references.
     for other in (before.double(), before.T.contiguous(), torch.zeros(30, 40, dtype=torch.int32)):
         about = info(compress([now], reference=[other]))
@@ -200,7 +199,7 @@ def test_damage_is_an_error_on_both_sides():
                 continue
             outcomes.append(None)
             if isinstance(decoded, torch.Tensor):
-                assert same_bits(decoded, now)  # the data's checksum has seen to it
+                assert identical(decoded, now)  # the data's checksum has seen to it
         assert outcomes[0] == outcomes[1], place
         refused += outcomes[0] is not None
     assert refused > 150

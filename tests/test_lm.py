@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FLOATS, all_identical, bits, gradient, identical, op_info, ops, to_bytes
+from helpers import FLOATS, WORDS, all_identical, bits, gradient, identical, op_info, ops, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_priors import low_rank, paying, smooth, waves, with_dead_lines
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from lmgc_torch import Prior, PriorMismatchError, compress, decompress, info
 from lmgc_torch import prior as prior_module
-
-WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

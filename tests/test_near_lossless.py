@@ -8,7 +8,7 @@ import pickle
 import helpers
 import pytest
 import torch
-from helpers import FLOATS, identical, ops
+from helpers import FLOATS, WORDS, identical, ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -25,7 +25,6 @@ from lmgc_torch.near_lossless import (
     TopK,
 )
 
-WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 LOSSES: list[Loss] = [
     KeepBits(0),
     KeepBits(3),

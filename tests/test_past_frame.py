@@ -6,10 +6,9 @@ import threading
 
 import pytest
 import torch
-from helpers import FLOATS, resealed
+from helpers import FLOATS, all_identical, identical, resealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_warm_start import same_bits
 
 import lmgc_torch
 from lmgc_torch import (
@@ -59,7 +58,7 @@ def sent(
     for tensors in lists:
         frame = compress(tensors, method=method, past=sender, warm_start=warm)
         back = decompress(frame, past=receiver)
-        assert all(map(same_bits, tensors, back))
+        assert all_identical(tensors, back)
         if sum(tensor.numel() for tensor in tensors) < 5000:
             told = reference.decode(bytes(frame.numpy()), past=plain)
             for one, tensor in zip(told, tensors, strict=True):
@@ -160,7 +159,7 @@ def test_frames_that_are_lost_or_out_of_order():
         decompress(frames[2], past=receiver)
     # The receiver is as it was.
     for frame, tensor in zip(frames[1:], tensors[1:], strict=True):
-        assert same_bits(decompress(frame, past=receiver), tensor)
+        assert identical(decompress(frame, past=receiver), tensor)
     with pytest.raises(PastMismatchError):
         decompress(frames[3], past=receiver)
     with pytest.raises(PastMismatchError):
@@ -177,7 +176,7 @@ def test_a_sender_that_is_cleared_begins_anew():
     decompress(frame, past=receiver)
     frame = compress(third, method="lowrank", past=sender)
     assert info(frame).needs_past
-    assert same_bits(decompress(frame, past=receiver), third)
+    assert identical(decompress(frame, past=receiver), third)
     receiver.clear()
     with pytest.raises(PastMismatchError):
         decompress(frame, past=receiver)
@@ -190,10 +189,10 @@ def test_other_methods_leave_it_as_it_is():
     for method in ("raw", "planes", "scale", "lm"):
         frame = compress(second, method=method, past=sender)
         assert torch.equal(frame, compress(second, method=method))
-        assert same_bits(decompress(frame), second)
+        assert identical(decompress(frame), second)
     frame = compress(second, method="lowrank", past=sender)
     assert info(frame).needs_past
-    assert same_bits(decompress(frame, past=receiver), second)
+    assert identical(decompress(frame, past=receiver), second)
 
 
 def test_copies_and_pickles_are_empty():
@@ -264,7 +263,7 @@ def test_damage_is_an_error_on_both_sides():
                 continue
             outcomes.append("decoded")
             if isinstance(decoded, torch.Tensor):
-                assert same_bits(decoded, second)  # the data's checksum has seen to it
+                assert identical(decoded, second)  # the data's checksum has seen to it
         assert outcomes[0] == outcomes[1], place
         told += outcomes[0] == "refused"
         same += outcomes[0] == "decoded"

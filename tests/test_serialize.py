@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import DTYPES, FLOATS, bits, from_bytes, has_cuda, identical, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,21 +27,8 @@ SEPARATORS = {
     "iso-8859-1": "",
 }
 GROUPS = [None, 1, 2, 3, 4, 8]
-FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-DTYPES = [
-    *FLOATS,
-    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
-    *(torch.uint16, torch.uint32, torch.uint64),
-    *(torch.complex32, torch.complex64, torch.complex128),
-    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
-    *([torch.float8_e8m0fnu] if hasattr(torch, "float8_e8m0fnu") else []),
-]
 
-cuda = pytest.mark.cuda
-needs_gpu = pytest.mark.skipif(
-    not (torch.cuda.is_available() and _library.native().build_info()["cuda"]),
-    reason="needs a GPU and a build with CUDA",
-)
+needs_gpu = pytest.mark.skipif(not has_cuda(), reason="needs a GPU and a build with CUDA")
 
 every_option = pytest.mark.parametrize(
     ("separator", "bytes_per_group", "byte_order"),
@@ -48,31 +36,17 @@ every_option = pytest.mark.parametrize(
 )
 
 
-def from_bytes(data: bytes, dtype: torch.dtype, shape=None) -> torch.Tensor:
-    raw = torch.tensor(list(data), dtype=torch.uint8)
-    if dtype == torch.bool:
-        raw = raw & 1
-    tensor = raw.view(dtype)
-    return tensor if shape is None else tensor.reshape(shape)
-
-
 def random_tensor(dtype: torch.dtype, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     """Every bit is random: NaN payloads, subnormals and infinities come up."""
     random = torch.Generator().manual_seed(seed)
     count = torch.Size(shape).numel() * dtype.itemsize
     raw = torch.randint(0, 256, (count,), dtype=torch.uint8, generator=random)
-    return from_bytes(bytes(raw.tolist()), dtype).reshape(shape)
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    """The bytes in memory, in C order."""
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    return bytes(flat.view(torch.uint8).tolist())
+    return from_bytes(bytes(raw.tolist()), dtype, shape)
 
 
 def naive(tensor, separator="none", bytes_per_group=None, byte_order="big"):
     """The text and the tokens, from docs/format.md."""
-    stream = bits(tensor)
+    stream = to_bytes(bits(tensor))
     if tensor.dtype in FLOATS and byte_order == "big":
         size = tensor.dtype.itemsize
         stream = b"".join(stream[i : i + size][::-1] for i in range(0, len(stream), size))
@@ -88,12 +62,6 @@ def naive(tensor, separator="none", bytes_per_group=None, byte_order="big"):
             tokens.append(SEPARATOR_TOKEN)
         tokens += [int(digit, 16) for digit in group]
     return text, tokens
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    assert actual.dtype == expected.dtype
-    assert actual.shape == expected.shape
-    assert bits(actual) == bits(expected)
 
 
 # ---- what the text looks like --------------------------------------------------------------------
@@ -119,7 +87,7 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
 def test_spelling_of_two_floats(options, text):
     tensor = torch.tensor([1.0, -2.0])
     assert serialize(tensor, **options) == text
-    assert_same(deserialize(text, torch.float32, [2], **options), tensor)
+    assert identical(deserialize(text, torch.float32, [2], **options), tensor)
 
 
 def test_spelling_of_other_types():
@@ -154,11 +122,11 @@ def test_agrees_with_the_naive_serializer(dtype, separator, bytes_per_group, byt
         tensor = random_tensor(dtype, (elements,), seed=elements)
         text, tokens = naive(tensor, **options)
         assert serialize(tensor, **options) == text
-        assert_same(deserialize(text, dtype, [elements], **options), tensor)
+        assert identical(deserialize(text, dtype, [elements], **options), tensor)
         assert tokenize(tensor, **options).tolist() == tokens
         for wide in (torch.int16, torch.int32, torch.int64):
             ids = torch.tensor(tokens, dtype=wide)
-            assert_same(detokenize(ids, dtype, [elements], **options), tensor)
+            assert identical(detokenize(ids, dtype, [elements], **options), tensor)
 
 
 @settings(max_examples=150, deadline=None)
@@ -180,8 +148,8 @@ def test_round_trip(dtype, shape, separator, bytes_per_group, byte_order, data):
     }
     text = serialize(tensor, **options)
     assert text == naive(tensor, **options)[0]
-    assert_same(deserialize(text, dtype, shape, **options), tensor)
-    assert_same(detokenize(tokenize(tensor, **options), dtype, shape, **options), tensor)
+    assert identical(deserialize(text, dtype, shape, **options), tensor)
+    assert identical(detokenize(tokenize(tensor, **options), dtype, shape, **options), tensor)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -189,7 +157,7 @@ def test_every_dtype(dtype):
     tensor = random_tensor(dtype, (3, 5))
     options = {"separator": "comma", "bytes_per_group": 3}
     assert serialize(tensor, **options) == naive(tensor, **options)[0]
-    assert_same(deserialize(serialize(tensor, **options), dtype, [3, 5], **options), tensor)
+    assert identical(deserialize(serialize(tensor, **options), dtype, [3, 5], **options), tensor)
 
 
 @pytest.mark.parametrize("separator", ["none", "space", "iso-8859-1"])
@@ -205,7 +173,7 @@ def test_large_enough_for_threads(separator):
         torch.set_num_threads(threads)
     assert torch.equal(text, alone)
     assert bytes(text.tolist()).decode("latin-1") == naive(tensor, **options)[0]
-    assert_same(OPS.deserialize(text, torch.float32, [300, 1001], **options), tensor)
+    assert identical(OPS.deserialize(text, torch.float32, [300, 1001], **options), tensor)
 
 
 # ---- kinds of tensors ----------------------------------------------------------------------------
@@ -223,29 +191,29 @@ def test_views_are_written_in_c_order_and_left_alone():
         base[0, 0, 0, 0],
     ]
     for view in views:
-        before = bits(view)
+        before = view.clone()
         text = serialize(view, separator="space", bytes_per_group=4)
         assert text == serialize(view.clone().contiguous(), separator="space", bytes_per_group=4)
-        assert_same(
+        assert identical(
             deserialize(text, torch.float32, view.shape, separator="space", bytes_per_group=4), view
         )
-        assert bits(view) == before
+        assert identical(view, before)
 
 
 def test_bytes_at_an_odd_address():
     tensor = random_tensor(torch.uint8, (100,))[3:]
     assert serialize(tensor) == naive(tensor)[0]
     text = torch.tensor([0, *serialize(tensor).encode()], dtype=torch.uint8)[1:]
-    assert_same(OPS.deserialize(text, torch.uint8, [97]), tensor)
+    assert identical(OPS.deserialize(text, torch.uint8, [97]), tensor)
 
 
 def test_non_contiguous_text_and_tokens():
     tensor = torch.tensor([1.0, -2.0])
     text = OPS.serialize(tensor).repeat_interleave(2)[::2]
     assert not text.is_contiguous()
-    assert_same(OPS.deserialize(text, torch.float32, [2]), tensor)
+    assert identical(OPS.deserialize(text, torch.float32, [2]), tensor)
     tokens = OPS.tokenize(tensor).repeat_interleave(3)[::3]
-    assert_same(OPS.detokenize(tokens, torch.float32, [2]), tensor)
+    assert identical(OPS.detokenize(tokens, torch.float32, [2]), tensor)
 
 
 def test_lazy_conjugation_and_negation_are_done():
@@ -448,7 +416,7 @@ def test_compile_without_graph_breaks(dynamic):
 # ---- CUDA ----------------------------------------------------------------------------------------
 
 
-@cuda
+@pytest.mark.cuda
 @needs_gpu
 @every_option
 def test_cuda_writes_and_reads_the_same(separator, bytes_per_group, byte_order):
@@ -464,14 +432,15 @@ def test_cuda_writes_and_reads_the_same(separator, bytes_per_group, byte_order):
             text = OPS.serialize(there, **options)
             assert text.is_cuda
             assert torch.equal(text.cpu(), OPS.serialize(tensor, **options))
-            assert_same(OPS.deserialize(text, dtype, [elements], **options), tensor)
+            assert identical(OPS.deserialize(text, dtype, [elements], **options), there)
             tokens = OPS.tokenize(there, **options)
             assert torch.equal(tokens.cpu(), OPS.tokenize(tensor, **options))
             for wide in (torch.int16, torch.int32, torch.int64):
-                assert_same(OPS.detokenize(tokens.to(wide), dtype, [elements], **options), tensor)
+                back = OPS.detokenize(tokens.to(wide), dtype, [elements], **options)
+                assert identical(back, there)
 
 
-@cuda
+@pytest.mark.cuda
 @needs_gpu
 def test_cuda_finds_the_same_damage():
     options = {"separator": "comma", "bytes_per_group": 3}

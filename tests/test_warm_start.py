@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from helpers import FLOATS, all_identical, identical
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,6 @@ import lmgc_torch
 from lmgc_torch import WarmStart, compress, decompress, info
 
 OPS = torch.ops.lmgc
-FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def drifting(
@@ -41,15 +40,6 @@ def drifting(
     return result
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.dtype.is_floating_point:
-        return torch.equal(a, b)
-    word = WORDS[a.element_size()]
-    return torch.equal(a.contiguous().view(word), b.contiguous().view(word))
-
-
 def sizes_of(lists: list[list[torch.Tensor]], warm: WarmStart | None, method: str) -> list[int]:
     """Compresses lists one after the other, checks what comes back, and returns the sizes."""
     sizes = []
@@ -57,7 +47,7 @@ def sizes_of(lists: list[list[torch.Tensor]], warm: WarmStart | None, method: st
         frame = compress(tensors, method=method, warm_start=warm)
         back = decompress(frame)
         assert len(back) == len(tensors)
-        assert all(map(same_bits, tensors, back))
+        assert all_identical(tensors, back)
         sizes.append(frame.numel())
     return sizes
 
@@ -198,7 +188,7 @@ def test_it_changes_of_method():
     warm = WarmStart()
     tensors = drifting(6)
     for tensor, method in zip(tensors, ["auto", "lowrank"] * 3, strict=True):
-        assert same_bits(tensor, decompress(compress(tensor, method=method, warm_start=warm)))
+        assert identical(tensor, decompress(compress(tensor, method=method, warm_start=warm)))
 
 
 @pytest.mark.parametrize("method", ["raw", "planes", "scale", "lm"])

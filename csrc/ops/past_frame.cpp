@@ -1,9 +1,7 @@
 #include "ops/past_frame.h"
 
-#include <string>
-#include <tuple>
-
 #include "core/fixed_section.h"
+#include "ops/memory.h"
 
 namespace lmgc::ops {
 
@@ -26,16 +24,6 @@ void PastFrame::keep(const FrameHeader& header, const FixedHeads& heads) {
   identity = header.identity;
 }
 
-void register_past_frame(torch::Library& m) {
-  m.class_<PastFrame>("PastFrame")
-      .def(torch::init<>())
-      .def("clear", &PastFrame::clear)
-      .def("__obj_flatten__",
-           [](const c10::intrusive_ptr<PastFrame>&) {
-             return std::tuple<std::tuple<std::string, bool>>(std::make_tuple("empty", true));
-           })
-      .def_pickle([](const c10::intrusive_ptr<PastFrame>&) { return std::int64_t{0}; },
-                  [](std::int64_t) { return c10::make_intrusive<PastFrame>(); });
-}
+void register_past_frame(torch::Library& m) { register_memory<PastFrame>(m, "PastFrame"); }
 
 }  // namespace lmgc::ops

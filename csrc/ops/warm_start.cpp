@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <string>
-#include <tuple>
+
+#include "ops/memory.h"
 
 namespace lmgc::ops {
 
@@ -62,16 +62,6 @@ void remember_refusal(TensorMemory& memory) {
   ++memory.calls;
 }
 
-void register_warm_start(torch::Library& m) {
-  m.class_<WarmStart>("WarmStart")
-      .def(torch::init<>())
-      .def("clear", &WarmStart::clear)
-      .def("__obj_flatten__",
-           [](const c10::intrusive_ptr<WarmStart>&) {
-             return std::tuple<std::tuple<std::string, bool>>(std::make_tuple("empty", true));
-           })
-      .def_pickle([](const c10::intrusive_ptr<WarmStart>&) { return std::int64_t{0}; },
-                  [](std::int64_t) { return c10::make_intrusive<WarmStart>(); });
-}
+void register_warm_start(torch::Library& m) { register_memory<WarmStart>(m, "WarmStart"); }
 
 }  // namespace lmgc::ops
