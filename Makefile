@@ -3,7 +3,7 @@
 # there already is kept.
 #
 #   make demo     compress real gradients and print what happened
-#   make test     pytest, then the C++ tests
+#   make test     pytest in up to four processes, then the C++ tests
 #   make fuzz     libFuzzer on the torch-free core, and frames and archives against each other,
 #                 FUZZ_SECONDS (60) each target; needs clang++
 #   make sanitize the core's C++ tests with AddressSanitizer, UndefinedBehaviorSanitizer and, in
@@ -48,7 +48,7 @@ demo: build
 
 # Each of the two ends with lines that count what passed and what failed.
 test: build
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(PYTEST_ARGS)
 	@ctest --test-dir build --output-on-failure --parallel $(JOBS)
 
 # Inputs that reached something new stay in build/fuzz/corpus, those that failed in build/fuzz.

@@ -244,13 +244,14 @@ def test_damage_is_an_error_on_both_sides():
     generator = torch.Generator().manual_seed(0)
     places = [*range(header, header + 150)]
     places += torch.randint(header, len(good), (150,), generator=generator).tolist()
-    told, same = 0, 0
+    told = 0
+    before = reference.Past()
+    reference.decode(bytes(frames[0].numpy()), past=before)
     for place in places:
         bad = bytearray(good)
         bad[place] ^= 1 << int(torch.randint(8, (), generator=generator))
-        receiver, plain = PastFrame(), reference.Past()
+        receiver, plain = PastFrame(), copy.deepcopy(before)
         decompress(frames[0], past=receiver)
-        reference.decode(bytes(frames[0].numpy()), past=plain)
         outcomes = []
         for decode in (
             lambda data, past=receiver: decompress(data, past=past),
@@ -266,7 +267,6 @@ def test_damage_is_an_error_on_both_sides():
                 assert identical(decoded, second)  # the data's checksum has seen to it
         assert outcomes[0] == outcomes[1], place
         told += outcomes[0] == "refused"
-        same += outcomes[0] == "decoded"
     assert told > 200
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import DTYPES, FLOATS, bits, from_bytes, has_cuda, identical, to_bytes
+from helpers import DTYPES, FLOATS, bits, from_bytes, identical, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,8 +27,6 @@ SEPARATORS = {
     "iso-8859-1": "",
 }
 GROUPS = [None, 1, 2, 3, 4, 8]
-
-needs_gpu = pytest.mark.skipif(not has_cuda(), reason="needs a GPU and a build with CUDA")
 
 every_option = pytest.mark.parametrize(
     ("separator", "bytes_per_group", "byte_order"),
@@ -417,7 +415,6 @@ def test_compile_without_graph_breaks(dynamic):
 
 
 @pytest.mark.cuda
-@needs_gpu
 @every_option
 def test_cuda_writes_and_reads_the_same(separator, bytes_per_group, byte_order):
     options = {
@@ -441,7 +438,6 @@ def test_cuda_writes_and_reads_the_same(separator, bytes_per_group, byte_order):
 
 
 @pytest.mark.cuda
-@needs_gpu
 def test_cuda_finds_the_same_damage():
     options = {"separator": "comma", "bytes_per_group": 3}
     text = OPS.serialize(random_tensor(torch.float32, (100_000,)), **options)
