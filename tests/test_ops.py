@@ -32,10 +32,13 @@ KNOWN_FAILURES = {
     ),
     ("compress.prior", True, "test_schema"): "as for compress",
     ("decompress", True, "test_schema"): "as for compress",
-    ("compress", True, "test_aot_dispatch_dynamic"): (
-        "it compares arguments before and after, and custom classes know no =="
-    ),
-    ("compress.prior", True, "test_aot_dispatch_dynamic"): "as for compress",
+    **{
+        (operator, True, "test_aot_dispatch_dynamic"): (
+            "it compares arguments before and after, and custom classes know no =="
+        )
+        for operator in ("compress", "compress.prior")
+        if torch.__version__ >= "2.7"
+    },
     **{
         (operator, False, test): "as for compress: a custom class"
         for operator in ("compress.past", "compress.warm", "decompress.past")
@@ -261,6 +264,10 @@ def test_export_with_a_prior(prior: Prior):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    torch.__version__ < "2.7",
+    reason="an operator that was traced with a prior before has effects, which inductor refuses",
+)
 def test_compile_with_inductor_in_one_graph():
     def function(x: torch.Tensor) -> torch.Tensor:
         return torch.ops.lmgc.compress([x + 1], method="raw")
@@ -278,7 +285,10 @@ def test_compile_breaks_the_graph_at_decompress():
         return one + two
 
     x = gradient(50)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"lmgc\.decompress"):
+    with (
+        torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True),
+        pytest.raises(torch._dynamo.exc.Unsupported, match=r"lmgc\.decompress"),
+    ):
         compiled(function, fullgraph=True)(x)
     torch._dynamo.reset()
     assert identical(compiled(function)(x), function(x))
