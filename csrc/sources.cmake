@@ -70,6 +70,7 @@ set(LMGC_OPS_SOURCES
   csrc/ops/projection.cpp
   csrc/ops/serialize.cpp
   csrc/ops/checksum.cpp
+  csrc/ops/joining.cpp
   csrc/ops/scales.cpp
   csrc/ops/features.cpp
   csrc/ops/prior_contract.cpp

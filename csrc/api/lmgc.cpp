@@ -150,10 +150,11 @@ FrameInfo info(const at::Tensor& frame) {
                    static_cast<std::int64_t>(header.header_size),
                    header.has_prior,
                    header.past.has_value()};
-    for (const TensorRecord& record : header.tensors) {
-      info.tensors.push_back({ops::scalar_type(record.dtype), record.sizes, name(record.method),
-                              static_cast<std::int64_t>(record.bytes),
-                              static_cast<std::int64_t>(record.section_size)});
+    for (const ListedTensor& one : listed(header)) {
+      const TensorRecord& record = header.tensors[one.record];
+      info.tensors.push_back({ops::scalar_type(record.dtype), *one.sizes, name(record.method),
+                              static_cast<std::int64_t>(one.bytes),
+                              static_cast<std::int64_t>(one.share(record.section_size, record))});
     }
     return info;
   });

@@ -13,6 +13,7 @@ namespace {
 constexpr std::uint8_t flag_prior = 1;
 constexpr std::uint8_t flag_past = 2;            // from version 3 on
 constexpr std::uint8_t flag_short_floats = 128;  // of a record's method
+constexpr std::uint8_t flag_joined = 64;         // likewise, from version 4 on
 constexpr std::size_t fixed_size = 10;           // magic, version, flags, header size
 constexpr std::size_t checksums_size = 16;       // of the payload, of the header
 
@@ -29,6 +30,13 @@ void write_prior(ByteWriter& out, const PriorBlock& prior, std::uint8_t version)
   out.varint(prior.batch_lanes);
   out.varint(prior.environment.size());
   out.bytes(prior.environment.data(), prior.environment.size());
+}
+
+void write_tensor(ByteWriter& out, const std::vector<std::int64_t>& sizes,
+                  std::uint32_t data_checksum) {
+  out.varint(sizes.size());
+  for (const auto size : sizes) out.varint(static_cast<std::uint64_t>(size));
+  out.fixed(data_checksum);
 }
 
 // Well-formed UTF-8, as far as lengths and continuation bytes go: what Python needs to make a
@@ -105,6 +113,50 @@ bool read_prior(ByteReader& in, PriorBlock& prior, std::uint8_t version) {
          window < window_kinds && known_group;
 }
 
+// Sizes of a tensor, and its bytes.
+Status read_sizes(ByteReader& in, FloatFormat format, std::vector<std::int64_t>& sizes,
+                  std::uint64_t& bytes) {
+  const std::uint64_t dimensions = in.varint();
+  if (!in.ok()) return Status::truncated;
+  if (dimensions > most_dimensions) return Status::bad_header;
+  sizes.resize(static_cast<std::size_t>(dimensions));
+  // The product of the non-zero sizes must fit too, as torch computes strides from it.
+  std::uint64_t product = format.bytes;
+  bool empty = false;
+  for (auto& size : sizes) {
+    const std::uint64_t value = in.varint();
+    if (value > INT64_MAX) return Status::bad_header;
+    size = static_cast<std::int64_t>(value);
+    empty = empty || value == 0;
+    if (value != 0 && __builtin_mul_overflow(product, value, &product)) return Status::bad_header;
+    if (product > INT64_MAX) return Status::bad_header;
+  }
+  bytes = empty ? 0 : product;
+  return in.ok() ? Status::ok : Status::truncated;
+}
+
+Status read_joined(ByteReader& in, FloatFormat format, TensorRecord& record) {
+  const std::uint64_t count = in.varint();
+  constexpr std::uint64_t least_bytes = 6;  // of each
+  if (!in.ok()) return Status::truncated;
+  if (count < 2 || count > in.left() / least_bytes) return Status::bad_header;
+  record.joined.resize(static_cast<std::size_t>(count));
+  std::uint64_t place = 0;
+  for (JoinedTensor& one : record.joined) {
+    const std::uint64_t skipped = in.varint();
+    if (__builtin_add_overflow(place, skipped, &one.place) || one.place == UINT64_MAX)
+      return Status::bad_header;
+    place = one.place + 1;
+    const Status status = read_sizes(in, format, one.sizes, one.bytes);
+    if (status != Status::ok) return status;
+    one.data_checksum = in.fixed<std::uint32_t>();
+    if (one.bytes == 0 || one.bytes > INT64_MAX - record.bytes) return Status::bad_header;
+    record.bytes += one.bytes;
+  }
+  record.sizes = {static_cast<std::int64_t>(record.bytes / format.bytes)};
+  return Status::ok;
+}
+
 Status read_record(ByteReader& in, std::uint8_t version, TensorRecord& record) {
   record.dtype = static_cast<DType>(in.fixed<std::uint8_t>());
   auto method = in.fixed<std::uint8_t>();
@@ -115,25 +167,15 @@ Status read_record(ByteReader& in, std::uint8_t version, TensorRecord& record) {
     record.spare.mantissa_bits = in.fixed<std::uint8_t>();
     spare_exponents = in.varint();
   }
+  const bool is_joined = version >= 4 && (method & flag_joined) != 0;
+  if (is_joined) method &= static_cast<std::uint8_t>(~flag_joined);
   record.method = static_cast<Method>(method);
-  const std::uint64_t dimensions = in.varint();
   if (!in.ok()) return Status::truncated;
   const FloatFormat format = float_format(record.dtype);
-  if (format.bytes == 0 || method >= methods || dimensions > most_dimensions)
-    return Status::bad_header;
-  record.sizes.resize(static_cast<std::size_t>(dimensions));
-  // The product of the non-zero sizes must fit too, as torch computes strides from it.
-  std::uint64_t product = format.bytes;
-  bool empty = false;
-  for (auto& size : record.sizes) {
-    const std::uint64_t value = in.varint();
-    if (value > INT64_MAX) return Status::bad_header;
-    size = static_cast<std::int64_t>(value);
-    empty = empty || value == 0;
-    if (value != 0 && __builtin_mul_overflow(product, value, &product)) return Status::bad_header;
-    if (product > INT64_MAX) return Status::bad_header;
-  }
-  record.bytes = empty ? 0 : product;
+  if (format.bytes == 0 || method >= methods) return Status::bad_header;
+  const Status status = is_joined ? read_joined(in, format, record)
+                                  : read_sizes(in, format, record.sizes, record.bytes);
+  if (status != Status::ok) return status;
   record.elements = static_cast<std::int64_t>(record.bytes / format.bytes);
   if (record.bytes == 0 && record.method != Method::raw) return Status::bad_header;
   if (is_fixed(record.method) && !format.is_float()) return Status::bad_header;
@@ -143,13 +185,31 @@ Status read_record(ByteReader& in, std::uint8_t version, TensorRecord& record) {
     record.spare.exponents = static_cast<std::uint16_t>(spare_exponents);
     if (!suits(record.spare, format)) return Status::bad_header;
   }
-  record.data_checksum = in.fixed<std::uint32_t>();
+  if (!is_joined) record.data_checksum = in.fixed<std::uint32_t>();
   record.section_size = in.varint();
   if (!in.ok()) return Status::truncated;
   const bool raw = record.method == Method::raw;
   if (raw ? record.section_size != record.bytes : record.section_size > record.bytes)
     return Status::bad_section;
   return Status::ok;
+}
+
+std::size_t count_of(const TensorRecord& record) {
+  return record.joined.empty() ? 1 : record.joined.size();
+}
+
+// Whether the places of joined tensors are places of the list, and those of one tensor each.
+bool are_places(const std::vector<TensorRecord>& records) {
+  std::size_t count = 0;  // no more than there are bytes
+  for (const TensorRecord& record : records) count += count_of(record);
+  std::vector<bool> taken(count);
+  for (const TensorRecord& record : records) {
+    for (const JoinedTensor& one : record.joined) {
+      if (one.place >= count || taken[static_cast<std::size_t>(one.place)]) return false;
+      taken[static_cast<std::size_t>(one.place)] = true;
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -176,6 +236,37 @@ bool is_fixed(Method method) {
   return method == Method::scale || method == Method::lowrank || method == Method::lm;
 }
 
+std::uint64_t ListedTensor::share(std::uint64_t size, const TensorRecord& of) const {
+  if (of.joined.empty()) return size;
+  const auto below = [&](std::uint64_t end) {
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<std::uint64_t>(static_cast<Wide>(size) * end / of.bytes);
+  };
+  return below(offset + bytes) - below(offset);
+}
+
+std::vector<ListedTensor> listed(const FrameHeader& header) {
+  std::size_t count = 0;
+  for (const TensorRecord& record : header.tensors) count += count_of(record);
+  std::vector<ListedTensor> result(count);
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    std::uint64_t offset = 0;
+    for (const JoinedTensor& one : header.tensors[i].joined) {
+      result[static_cast<std::size_t>(one.place)] = {i, offset, one.bytes, &one.sizes,
+                                                     one.data_checksum};
+      offset += one.bytes;
+    }
+  }
+  auto next = result.begin();
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    if (!record.joined.empty()) continue;
+    next = std::find_if(next, result.end(), [](const auto& one) { return one.sizes == nullptr; });
+    *next = {i, 0, record.bytes, &record.sizes, record.data_checksum};
+  }
+  return result;
+}
+
 std::uint64_t decoded_bytes(const FrameHeader& header) {
   std::uint64_t sum = 0;
   for (const TensorRecord& record : header.tensors) {
@@ -185,6 +276,10 @@ std::uint64_t decoded_bytes(const FrameHeader& header) {
 }
 
 std::uint8_t required_version(const FrameHeader& header) {
+  const bool joined =
+      std::any_of(header.tensors.begin(), header.tensors.end(),
+                  [](const TensorRecord& record) { return !record.joined.empty(); });
+  if (joined) return 4;
   const bool short_floats =
       std::any_of(header.tensors.begin(), header.tensors.end(),
                   [](const TensorRecord& record) { return record.has_short_floats(); });
@@ -208,14 +303,23 @@ std::vector<std::uint8_t> write_header(const FrameHeader& header) {
     body.fixed(static_cast<std::uint8_t>(record.dtype));
     const bool is_short = record.has_short_floats();
     body.fixed(static_cast<std::uint8_t>(static_cast<std::uint8_t>(record.method) |
-                                         (is_short ? flag_short_floats : 0)));
+                                         (is_short ? flag_short_floats : 0) |
+                                         (record.joined.empty() ? 0 : flag_joined)));
     if (is_short) {
       body.fixed(record.spare.mantissa_bits);
       body.varint(record.spare.exponents);
     }
-    body.varint(record.sizes.size());
-    for (const auto size : record.sizes) body.varint(static_cast<std::uint64_t>(size));
-    body.fixed(record.data_checksum);
+    if (record.joined.empty()) {
+      write_tensor(body, record.sizes, record.data_checksum);
+    } else {
+      body.varint(record.joined.size());
+      std::uint64_t place = 0;
+      for (const JoinedTensor& one : record.joined) {
+        body.varint(one.place - place);
+        place = one.place + 1;
+        write_tensor(body, one.sizes, one.data_checksum);
+      }
+    }
     body.varint(record.section_size);
   }
   ByteWriter out;
@@ -275,6 +379,7 @@ Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t
     offset += record.section_size;
   }
   if (in.left() != 0 || uses_prior != header.has_prior) return Status::bad_header;
+  if (!are_places(header.tensors)) return Status::bad_header;
   if (uses_lm && !suits_lm(header.prior)) return Status::bad_header;
   return offset == size ? Status::ok : Status::truncated;
 }

@@ -3,7 +3,7 @@
 //
 //   header   magic, version, flags, size, metadata, [prior block], [past], one record a tensor,
 //            checksums
-//   payload  one section a tensor, in order
+//   payload  one section a record, in order
 #pragma once
 
 #include <cstddef>
@@ -49,6 +49,15 @@ struct PriorBlock {
   std::string environment;        // where a bound prior encoded; empty for a portable one
 };
 
+// One of several tensors that are coded as one.
+struct JoinedTensor {
+  std::uint64_t place = 0;  // in the list of all tensors
+  std::vector<std::int64_t> sizes;
+  std::uint32_t data_checksum = 0;
+  std::uint64_t bytes = 0;  // derived; not 0
+};
+
+// Of a tensor, or of several of one type as a flat one: their elements, one after the other.
 struct TensorRecord {
   DType dtype = DType::float32;
   Method method = Method::raw;
@@ -56,12 +65,15 @@ struct TensorRecord {
   std::vector<std::int64_t> sizes;
   std::uint32_t data_checksum = 0;  // low half of checksum() of the decoded bytes
   std::uint64_t section_size = 0;
+  // Two or more, in the order of their places; `sizes` is then {elements}, and the checksums are
+  // theirs.
+  std::vector<JoinedTensor> joined;
 
   bool has_short_floats() const { return is_fixed(method) && spare.any(); }
 
   // Derived, checked to fit std::int64_t when parsed.
   std::int64_t elements = 0;
-  std::uint64_t bytes = 0;           // of the decoded tensor
+  std::uint64_t bytes = 0;           // of what is decoded
   std::uint64_t section_offset = 0;  // within the frame
 };
 
@@ -78,6 +90,21 @@ struct FrameHeader {
   std::uint64_t identity = 0;     // likewise: the header's checksum, which covers the payload's
 };
 
+// A tensor of the list that was compressed, and where it is.
+struct ListedTensor {
+  std::size_t record = 0;
+  std::uint64_t offset = 0, bytes = 0;  // of the record's
+  const std::vector<std::int64_t>* sizes = nullptr;
+  std::uint32_t data_checksum = 0;
+
+  // Its part of `size` bytes of the record's section, by its bytes: the parts add up.
+  std::uint64_t share(std::uint64_t size, const TensorRecord& of) const;
+};
+
+// All tensors in order. Joined ones stand at their places, which are distinct and below the number
+// of all; the others fill what is left. Points into `header`.
+std::vector<ListedTensor> listed(const FrameHeader& header);
+
 // Bytes of all decoded tensors together; the largest number where they are more than it holds.
 std::uint64_t decoded_bytes(const FrameHeader& header);
 
@@ -92,8 +119,9 @@ std::vector<std::uint8_t> write_header(const FrameHeader& header);
 // bytes are at `data`; a header longer than `available` gives Status::truncated with
 // `header.header_size` set to what is needed (so that a frame on a device can be fetched
 // piecewise). On ok: every record's sizes multiply without overflow, sections lie inside the frame
-// one after the other and end exactly at `size`, codes are known, raw sections have exactly the
-// tensor's size, and no allocation was larger than a small multiple of `available`.
+// one after the other and end exactly at `size`, codes are known, joined tensors have distinct
+// places in the list, raw sections have exactly the tensor's size, and no allocation was larger
+// than a small multiple of `available`.
 Status parse_header(const std::uint8_t* data, std::size_t available, std::size_t size,
                     FrameHeader& header);
 

@@ -10,7 +10,7 @@ namespace lmgc {
 
 // The newest version of the frame format. A decoder reads all versions up to its own; what an
 // encoder writes has the oldest version that can express it (required_version in frame.h).
-inline constexpr std::uint8_t format_version = 3;
+inline constexpr std::uint8_t format_version = 4;
 
 // LMGC_VERSION as compiled into this library, which may differ from the header's.
 const char* library_version() noexcept;

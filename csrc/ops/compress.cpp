@@ -9,6 +9,7 @@
 #include "ops/dtype.h"
 #include "ops/error.h"
 #include "ops/for_each.h"
+#include "ops/joining.h"
 #include "ops/lm.h"
 #include "ops/lmgc.h"
 #include "ops/options.h"
@@ -39,6 +40,12 @@ Tables tables_of(Choice choice) {
          : choice == Choice::scale   ? Tables::scale
          : choice == Choice::lowrank ? Tables::lowrank
                                      : Tables::all;
+}
+
+// A language model of elements sees each tensor's own shape; small tensors are its affair.
+Joinable joinable_by(Choice choice, bool has_references) {
+  if (choice == Choice::raw || choice == Choice::lmgc || has_references) return Joinable::none;
+  return choice == Choice::planes ? Joinable::all : Joinable::flat;
 }
 
 // Dense copies or views of the inputs, on one device.
@@ -240,18 +247,13 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
 
   Frame frame;
   frame.header.metadata = metadata;
-  std::vector<at::Tensor> bytes;
-  for (const at::Tensor& input : inputs) {
-    bytes.push_back(bytes_of(input));
-    TensorRecord record;
-    record.dtype = dtype_of(input.scalar_type());
-    record.sizes = input.sizes().vec();
-    frame.header.tensors.push_back(record);
-    frame.sections.push_back(raw_section(bytes.back()));
-  }
-  const std::vector<std::uint64_t> checksums = checksums_of(bytes);
-  for (std::size_t i = 0; i < bytes.size(); ++i)
-    frame.header.tensors[i].data_checksum = static_cast<std::uint32_t>(checksums[i]);
+  std::vector<at::Tensor> input_bytes;
+  for (const at::Tensor& input : inputs) input_bytes.push_back(bytes_of(input));
+  Joining joining = join(inputs, input_bytes, checksums_of(input_bytes),
+                         joinable_by(choice, references != nullptr));
+  frame.header.tensors = std::move(joining.records);
+  const std::vector<at::Tensor>& bytes = joining.bytes;
+  for (const at::Tensor& one : bytes) frame.sections.push_back(raw_section(one));
   if (choice == Choice::lmgc) {
     (*prior)->features();  // raises an error if it is made for method lm
     use_lmgc(**prior, bytes, options, frame);
@@ -286,7 +288,7 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
   }
   at::Tensor out = assemble(frame, device);
 
-  if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, bytes, prior)) {
+  if (frame.header.has_prior && !(*prior)->portable() && !decodes(out, input_bytes, prior)) {
     TORCH_WARN(
         "this prior does not compute the same probabilities twice; the tensors were compressed "
         "with method 'auto' instead, which needs no prior");

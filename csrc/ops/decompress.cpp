@@ -20,14 +20,14 @@ namespace {
 
 constexpr std::int64_t memory_limit = std::int64_t{256} << 20;
 
-at::Tensor allocate(const TensorRecord& record, const at::Device& device, bool inference,
-                    const std::string& where) {
+at::Tensor allocate(DType dtype, const std::vector<std::int64_t>& sizes, std::uint64_t bytes,
+                    const at::Device& device, bool inference, const std::string& where) {
   const c10::InferenceMode mode(inference);
-  const auto options = at::TensorOptions().device(device).dtype(scalar_type(record.dtype));
+  const auto options = at::TensorOptions().device(device).dtype(scalar_type(dtype));
   try {
-    return at::empty(record.sizes, options);
+    return at::empty(sizes, options);
   } catch (const c10::Error& error) {
-    TORCH_CHECK(false, "CorruptFrameError: ", where, ": no memory for the ", record.bytes,
+    TORCH_CHECK(false, "CorruptFrameError: ", where, ": no memory for the ", bytes,
                 " bytes that it announces (", error.what_without_backtrace(), ")");
   }
 }
@@ -112,8 +112,9 @@ void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
   if (!sections.empty()) decode_planes_sections(frame, sections);
 }
 
-void check_data(std::uint64_t checksum, std::size_t index, const TensorRecord& record) {
-  const bool good = static_cast<std::uint32_t>(checksum) == record.data_checksum;
+void check_data(std::uint64_t checksum, std::uint32_t expected, std::size_t index,
+                const TensorRecord& record) {
+  const bool good = static_cast<std::uint32_t>(checksum) == expected;
   check_frame(good ? Status::ok : Status::data_checksum, describe_tensor(index, record));
 }
 
@@ -147,13 +148,20 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   }
 
   const std::size_t count = header.tensors.size();
+  const std::vector<ListedTensor> list = listed(header);
+  std::vector<std::size_t> places(count, list.size());  // the first of each record
+  for (std::size_t i = list.size(); i-- > 0;) places[list[i].record] = i;
+  const auto describe = [&](std::size_t record) {
+    return describe_tensor(places[record], header.tensors[record]);
+  };
   std::vector<at::Tensor> outputs(count), bytes(count);
   // Tensors are allocated on any thread, and shall all be of the caller's kind.
   const bool inference = c10::InferenceMode::is_enabled();
   const auto room_of = [&](std::size_t i) -> Room {
     return [&, i] {
+      const TensorRecord& record = header.tensors[i];
       outputs[i] =
-          allocate(header.tensors[i], device, inference, describe_tensor(i, header.tensors[i]));
+          allocate(record.dtype, record.sizes, record.bytes, device, inference, describe(i));
       bytes[i] = bytes_of(outputs[i]);
       return bytes[i];
     };
@@ -169,10 +177,10 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     if (record.method == Method::lmgc) {
       const FloatFormat format = serialized_format(float_format(record.dtype));
       sources.push_back({room_of(i), format, record.sizes, sizes.back() / format.bytes, offset,
-                         size, describe_tensor(i, record)});
+                         size, describe(i)});
     } else if (record.method == Method::lm) {
       lm_sources.push_back({room_of(i), float_format(record.dtype), record.spare, record.sizes,
-                            record.elements, offset, size, describe_tensor(i, record)});
+                            record.elements, offset, size, describe(i)});
     }
   }
   if (!sources.empty()) decode_lmgc(frame, sources, **prior, header.prior, memory_limit);
@@ -182,9 +190,9 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   if (references != nullptr) {
     std::vector<at::ScalarType> types;
     std::vector<std::vector<std::int64_t>> shapes;
-    for (const TensorRecord& record : header.tensors) {
-      types.push_back(scalar_type(record.dtype));
-      shapes.push_back(record.sizes);
+    for (const ListedTensor& one : list) {
+      types.push_back(scalar_type(header.tensors[one.record].dtype));
+      shapes.push_back(*one.sizes);
     }
     given = reference_bytes(*references, types, shapes);
   }
@@ -194,7 +202,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   if (!device.is_cpu()) decode_all_planes(frame, header, room_of);
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];
-    const std::string where = describe_tensor(i, record);
+    const std::string where = describe(i);
     const auto offset = static_cast<std::int64_t>(record.section_offset);
     const auto size = static_cast<std::int64_t>(record.section_size);
     const FloatFormat format = float_format(record.dtype);
@@ -206,19 +214,40 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
       SectionNeeds own;
       if (i < known.size()) own.past = known[i].get();
-      if (i < given.size()) own.reference = given[i];
+      if (!given.empty() && record.joined.empty()) own.reference = given[places[i]];
       auto head = decode_fixed_section(frame, offset, size, format, record.spare, record.sizes,
                                        record.method == Method::lowrank, own, room_of(i), where);
       if (past != nullptr) heads[i] = std::move(head);
     }
-    if (device.is_cpu()) check_data(checksum_of(bytes[i]), i, record);
+    if (device.is_cpu() && record.joined.empty())
+      check_data(checksum_of(bytes[i]), record.data_checksum, places[i], record);
   });
+
+  // Tensors of their own, also of what was coded as one.
+  std::vector<at::Tensor> tensors(list.size()), to_check(list.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto& [from, offset, size, own_sizes, checksum] = list[i];
+    const TensorRecord& record = header.tensors[from];
+    if (record.joined.empty()) {
+      tensors[i] = outputs[from];
+      to_check[i] = bytes[from];
+      continue;
+    }
+    tensors[i] =
+        allocate(record.dtype, *own_sizes, size, device, inference, describe_tensor(i, record));
+    to_check[i] = bytes_of(tensors[i]);
+    copy_bytes(
+        part_of(bytes[from], static_cast<std::int64_t>(offset), static_cast<std::int64_t>(size)),
+        to_check[i]);
+    if (device.is_cpu()) check_data(checksum_of(to_check[i]), checksum, i, record);
+  }
   if (!device.is_cpu()) {
-    const std::vector<std::uint64_t> checksums = checksums_of(bytes);
-    for (std::size_t i = 0; i < bytes.size(); ++i) check_data(checksums[i], i, header.tensors[i]);
+    const std::vector<std::uint64_t> checksums = checksums_of(to_check);
+    for (std::size_t i = 0; i < list.size(); ++i)
+      check_data(checksums[i], list[i].data_checksum, i, header.tensors[list[i].record]);
   }
   if (past != nullptr) past->keep(header, heads);
-  return outputs;
+  return tensors;
 }
 
 }  // namespace

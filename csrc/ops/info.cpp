@@ -1,3 +1,4 @@
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -48,50 +49,55 @@ std::string prior_json(const FrameHeader& header) {
   return out.str();
 }
 
-// Fields that say what is in a section: its parts in bytes, which add up to it, and the rank of a
-// prediction.
-std::string sections_json(const at::Tensor& frame, std::size_t index, const FrameHeader& header) {
-  const TensorRecord& record = header.tensors[index];
-  std::ostringstream out;
-  out << "\"sections\": ";
-  if (record.method == Method::scale || record.method == Method::lowrank) {
-    const FixedSource source =
-        read_fixed_section(frame, static_cast<std::int64_t>(record.section_offset),
-                           static_cast<std::int64_t>(record.section_size), record.sizes,
-                           record.method == Method::lowrank, describe_tensor(index, record));
-    out << "{\"side\": " << source.sizes.side << ", \"digits\": " << source.sizes.digits
-        << ", \"escapes\": " << source.sizes.escapes << ", \"tails\": " << source.sizes.tails << "}"
-        << ", \"rank\": " << source.head.low_rank.factors.rank
-        << ", \"reference\": " << (source.head.reference.is_there ? "true" : "false");
-    return out.str();
-  }
-  if (record.method == Method::lm) {
-    const LmSource source = read_lm_section(frame, static_cast<std::int64_t>(record.section_offset),
-                                            static_cast<std::int64_t>(record.section_size),
-                                            record.sizes, describe_tensor(index, record));
-    std::uint64_t lanes = 0;
-    for (const StreamSource* stream : {&source.u, &source.v, &source.residuals}) {
-      for (const LaneBytes& lane : stream->lanes) lanes += lane.size;
+// What is in a section: its parts in bytes, which add up to it, and what else its head says.
+struct SectionFacts {
+  std::vector<std::pair<const char*, std::uint64_t>> parts;
+  std::optional<std::int64_t> rank;
+  bool reference = false;
+};
+
+SectionFacts facts_of(const at::Tensor& frame, const FrameHeader& header,
+                      const TensorRecord& record, const std::string& where) {
+  const auto offset = static_cast<std::int64_t>(record.section_offset);
+  const auto size = static_cast<std::int64_t>(record.section_size);
+  switch (record.method) {
+    case Method::raw:
+    case Method::planes:
+      break;
+    case Method::scale:
+    case Method::lowrank: {
+      const FixedSource source = read_fixed_section(frame, offset, size, record.sizes,
+                                                    record.method == Method::lowrank, where);
+      return {{{"side", source.sizes.side},
+               {"digits", source.sizes.digits},
+               {"escapes", source.sizes.escapes},
+               {"tails", source.sizes.tails}},
+              source.head.low_rank.factors.rank,
+              source.head.reference.is_there};
     }
-    out << "{\"side\": " << source.side << ", \"lanes\": " << lanes
-        << ", \"tails\": " << record.section_size - source.side - lanes << "}"
-        << ", \"rank\": " << source.fixed.head.low_rank.factors.rank;
-    return out.str();
+    case Method::lm: {
+      const LmSource source = read_lm_section(frame, offset, size, record.sizes, where);
+      std::uint64_t lanes = 0;
+      for (const StreamSource* stream : {&source.u, &source.v, &source.residuals}) {
+        for (const LaneBytes& lane : stream->lanes) lanes += lane.size;
+      }
+      return {{{"side", source.side},
+               {"lanes", lanes},
+               {"tails", record.section_size - source.side - lanes}},
+              source.fixed.head.low_rank.factors.rank};
+    }
+    case Method::lmgc: {
+      const FloatFormat format = serialized_format(float_format(record.dtype));
+      const LmgcSection section = read_lmgc_section(
+          frame, offset, size, format, static_cast<std::int64_t>(record.bytes / format.bytes),
+          header.prior.serialize, where);
+      return {{{"side", section.lanes_offset},
+               {"lanes", section.tails_offset - section.lanes_offset},
+               {"tails", record.section_size - section.tails_offset}},
+              std::nullopt};
+    }
   }
-  if (record.method != Method::lmgc) {
-    out << "{\"" << name(record.method) << "\": " << record.section_size << "}";
-    return out.str();
-  }
-  const FloatFormat format = serialized_format(float_format(record.dtype));
-  const LmgcSection section =
-      read_lmgc_section(frame, static_cast<std::int64_t>(record.section_offset),
-                        static_cast<std::int64_t>(record.section_size), format,
-                        static_cast<std::int64_t>(record.bytes / format.bytes),
-                        header.prior.serialize, describe_tensor(index, record));
-  out << "{\"side\": " << section.lanes_offset
-      << ", \"lanes\": " << section.tails_offset - section.lanes_offset
-      << ", \"tails\": " << record.section_size - section.tails_offset << "}";
-  return out.str();
+  return {{{name(record.method), record.section_size}}, std::nullopt};
 }
 
 }  // namespace
@@ -99,7 +105,8 @@ std::string sections_json(const at::Tensor& frame, std::size_t index, const Fram
 std::tuple<std::string, std::vector<std::string>> contents(const at::Tensor& data) {
   const FrameHeader header = read_header(frame_bytes(data));
   std::vector<std::string> used;
-  for (const TensorRecord& record : header.tensors) used.emplace_back(name(record.method));
+  for (const ListedTensor& one : listed(header))
+    used.emplace_back(name(header.tensors[one.record].method));
   return {header.metadata, std::move(used)};
 }
 
@@ -111,16 +118,32 @@ std::string info(const at::Tensor& data) {
       << ", \"metadata\": " << quoted(header.metadata) << ", \"bytes\": " << frame.numel()
       << ", \"header_bytes\": " << header.header_size << ", \"prior\": " << prior_json(header)
       << ", \"past\": " << (header.past.has_value() ? "true" : "false") << ", \"tensors\": [";
-  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
-    const TensorRecord& record = header.tensors[i];
+  const std::vector<ListedTensor> list = listed(header);
+  std::vector<std::optional<SectionFacts>> facts(header.tensors.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const ListedTensor& one = list[i];
+    const TensorRecord& record = header.tensors[one.record];
+    std::optional<SectionFacts>& told = facts[one.record];
+    if (!told.has_value()) told = facts_of(frame, header, record, describe_tensor(i, record));
     out << (i == 0 ? "" : ", ") << "{\"dtype\": \"" << name(record.dtype) << "\", \"shape\": [";
-    for (std::size_t d = 0; d < record.sizes.size(); ++d)
-      out << (d == 0 ? "" : ", ") << record.sizes[d];
-    out << "], \"method\": \"" << name(record.method) << "\", \"raw_bytes\": " << record.bytes
-        << ", \"section_bytes\": " << record.section_size
+    for (std::size_t d = 0; d < one.sizes->size(); ++d)
+      out << (d == 0 ? "" : ", ") << (*one.sizes)[d];
+    std::uint64_t sum = 0;
+    std::ostringstream parts;
+    for (const auto& [part, size] : told->parts) {
+      const std::uint64_t share = one.share(size, record);
+      parts << (parts.tellp() == 0 ? "" : ", ") << '"' << part << "\": " << share;
+      sum += share;
+    }
+    out << "], \"method\": \"" << name(record.method) << "\", \"raw_bytes\": " << one.bytes
+        << ", \"section_bytes\": " << sum
+        << ", \"joined\": " << (record.joined.empty() ? "false" : "true")
         << ", \"spare_bits\": " << static_cast<int>(record.spare.mantissa_bits)
-        << ", \"spare_exponents\": " << record.spare.exponents << ", "
-        << sections_json(frame, i, header) << "}";
+        << ", \"spare_exponents\": " << record.spare.exponents << ", \"sections\": {" << parts.str()
+        << "}";
+    if (told->rank.has_value()) out << ", \"rank\": " << *told->rank;
+    if (told->reference) out << ", \"reference\": true";
+    out << "}";
   }
   out << "]}";
   return out.str();

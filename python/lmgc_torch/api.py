@@ -277,6 +277,7 @@ def info(data: Data) -> FrameInfo:
                 dtype=_dtype(tensor["dtype"]),
                 shape=tuple(tensor["shape"]),
                 method=tensor["method"],
+                joined=tensor["joined"],
                 rank=tensor.get("rank", 0),
                 needs_reference=tensor.get("reference", False),
                 spare_bits=tensor["spare_bits"],

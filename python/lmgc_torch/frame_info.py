@@ -26,7 +26,8 @@ class TensorInfo:
         rank: The components of its low-rank prediction; 0 for methods other than "lowrank" and
             "lm".
         raw_bytes: Its size before.
-        section_bytes: Its size in the frame, without its part of the header.
+        section_bytes: Its size in the frame, without its part of the header. Where it is joined:
+            its part of the common section, by its bytes.
         sections: `section_bytes` by what they are spent on. For "scale" and "lowrank": "side" (all
             that the decoder knows before the first element: scales, factors, tables), "digits" (the
             residuals), "escapes" (residuals too rare for the tables) and "tails" (what is left of
@@ -38,6 +39,7 @@ class TensorInfo:
         spare_bits: The bits at the low end of the mantissa that no element uses and that are not
             stored, as of a float32 tensor that holds bfloat16 values; 0 if there are none.
         spare_exponents: The exponents at the low end of the format that are not stored either.
+        joined: Whether it is coded as one with other small tensors of its type.
     """
 
     name: str | None
@@ -51,6 +53,7 @@ class TensorInfo:
     needs_reference: bool = False
     spare_bits: int = 0
     spare_exponents: int = 0
+    joined: bool = False
 
     @property
     def ratio(self) -> float:
@@ -174,6 +177,8 @@ def table(tensors: Sequence[TensorInfo], whole: Sizes) -> list[str]:
     lines = aligned(rows, left=4)
     if "spare" in shown:
         lines.append("spare: low bits of the mantissa that no element uses and that are not stored")
+    if joined := sum(tensor.joined for tensor in tensors):
+        lines.append(f"{joined} small tensors are coded as one with others: shown by their bytes")
     if parts:
         lines.append(f"{', '.join(parts)}: in bits for each element")
     return lines
