@@ -316,8 +316,25 @@ def varint(value: int) -> bytes:
 
 
 @dataclass
+class JoinedTensor:
+    """One of the tensors of a record, as a header tells it."""
+
+    skipped: int  # places between it and the one before
+    sizes: Sequence[int]
+    data_checksum: int = 0
+
+    def header(self) -> bytes:
+        return varint(self.skipped) + _tensor_header(self.sizes, self.data_checksum)
+
+
+def _tensor_header(sizes: Sequence[int], data_checksum: int) -> bytes:
+    listed = b"".join(map(varint, sizes))
+    return varint(len(sizes)) + listed + struct.pack("<I", data_checksum & 0xFFFFFFFF)
+
+
+@dataclass
 class Record:
-    """One tensor of a frame, as its header tells it; nothing is checked."""
+    """What a section of a frame is of, as its header tells it; nothing is checked."""
 
     sizes: Sequence[int]
     section: bytes = b""
@@ -326,19 +343,17 @@ class Record:
     data_checksum: int | None = None  # None: of the section
     section_size: int | None = None  # None: of the section
     spare: tuple[int, int] | None = None  # bits and exponents: short floats
+    joined: Sequence[JoinedTensor] = ()  # instead of sizes and data_checksum
 
     def header(self) -> bytes:
         data = checksum(self.section) if self.data_checksum is None else self.data_checksum
         size = len(self.section) if self.section_size is None else self.section_size
         spare = b"" if self.spare is None else bytes([self.spare[0]]) + varint(self.spare[1])
-        return (
-            bytes([self.dtype, self.method + (128 if self.spare else 0)])
-            + spare
-            + varint(len(self.sizes))
-            + b"".join(map(varint, self.sizes))
-            + struct.pack("<I", data & 0xFFFFFFFF)
-            + varint(size)
-        )
+        method = self.method + (128 if self.spare else 0) + (64 if self.joined else 0)
+        told = _tensor_header(self.sizes, data)
+        if self.joined:
+            told = varint(len(self.joined)) + b"".join(one.header() for one in self.joined)
+        return bytes([self.dtype, method]) + spare + told + varint(size)
 
 
 def frame_by_hand(

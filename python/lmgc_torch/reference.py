@@ -1,7 +1,7 @@
 """A second decoder of frames, written from docs/format.md alone: the judge in doubt.
 
 It is slow and plain on purpose: Python integers, one step at a time, no bit tricks. It reads frame
-formats 1 to 3 on the CPU, with priors that are portable. NumPy holds its results and the few
+formats 1 to 4 on the CPU, with priors that are portable. NumPy holds its results and the few
 float32 operations of docs/format.md, section 7.5; torch runs the prior and nothing else. The header
 is read in `reference_frame`; methods are in `reference_planes`, `reference_fixed` and
 `reference_factors` ("scale" and "lowrank"), `reference_lm` and `reference_lmgc`, priors in
@@ -11,6 +11,7 @@ is read in `reference_frame`; methods are in `reference_planes`, `reference_fixe
     tensors[0].dtype, tensors[0].array
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +62,7 @@ class Past:
 
     Attributes:
         identity: The frame's header checksum; None before the first frame.
-        factors: By tensor: its factors, None where it had no prediction.
+        factors: By record: its factors, None where it had no prediction.
     """
 
     identity: int | None = None
@@ -97,17 +98,22 @@ def decode(
         ReferenceMismatchError: A tensor was compressed relative to another one.
     """
     header = checked_header(frame, prior, past, max_bytes)
-    tensors: list[DecodedTensor] = []
+    tensors: dict[int, DecodedTensor] = {}
     factors: list[PastFactors | None] = []
     sections = decoded_sections(frame, header, prior, past, reference)
-    for record, section in zip(header.tensors, sections, strict=True):
-        if checksum(section.data) & 0xFFFFFFFF != record.data_checksum:
-            refuse("the decoded data differ from what was encoded (checksum)")
-        tensors.append(DecodedTensor(record.dtype, record.sizes, section.data))
+    for record, places, section in zip(header.records, header.places, sections, strict=True):
+        offset = 0
+        for place, one in zip(places, record.joined or (record,), strict=True):
+            size = record.element.width * math.prod(one.sizes)
+            data = section.data[offset : offset + size]
+            offset += size
+            if checksum(data) & 0xFFFFFFFF != one.data_checksum:
+                refuse("the decoded data differ from what was encoded (checksum)")
+            tensors[place] = DecodedTensor(record.dtype, one.sizes, data)
         factors.append(section.factors)
     if past is not None:
         past.identity, past.factors = header.identity, factors
-    return tensors
+    return [tensors[place] for place in range(len(tensors))]
 
 
 def checked_header(
@@ -115,7 +121,7 @@ def checked_header(
 ) -> Header:
     """Reads a frame's header, and checks what holds for all sections; as `decode`."""
     header = read_header(frame)
-    announced = sum(record.elements * record.element.width for record in header.tensors)
+    announced = sum(record.elements * record.element.width for record in header.records)
     if max_bytes is not None and announced > max_bytes:
         raise TooLargeError(f"the frame announces {announced} bytes of tensors")
     if checksum(frame[header.size :]) != header.payload_checksum:
@@ -148,7 +154,7 @@ def decoded_sections(
     """
     known = past.factors if past and header.past is not None else []
     offset = header.size
-    for index, record in enumerate(header.tensors):
+    for index, record in enumerate(header.records):
         section = frame[offset : offset + record.section_size]
         offset += record.section_size
         if record.method == "raw":
@@ -160,11 +166,13 @@ def decoded_sections(
             fixed = FixedSection(section, record.sizes, record.element, predicted, record.spare)
             words = None
             if fixed.flags & REFERENCE:
-                own = reference[index] if index < len(reference) else b""
+                place = header.places[index][0]
+                alone = not record.joined and place < len(reference)
+                own = reference[place] if alone else b""
                 width = record.element.width
                 same = checksum(own) & 0xFFFFFFFF == fixed.reference_checksum
                 if not same or len(own) != width * record.elements:
-                    raise ReferenceMismatchError(f"tensor {index}: this is another reference")
+                    raise ReferenceMismatchError(f"tensor {place}: this is another reference")
                 words = [
                     int.from_bytes(own[i : i + width], "little") for i in range(0, len(own), width)
                 ]

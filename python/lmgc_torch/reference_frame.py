@@ -39,6 +39,7 @@ METHODS = ("raw", "planes", "lmgc", "scale", "lowrank", "lm")
 FIXED = ("scale", "lowrank")
 LEARNED = ("lmgc", "lm")  # with a prior
 SHORT_FLOATS = 128  # added to a method's code
+JOINED = 64  # likewise
 SEPARATORS = ("", " ", ",", ", ", ";", "0x", "")  # as they are written
 ISO_8859_1 = 6
 
@@ -56,13 +57,23 @@ class PriorBlock:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """One of several tensors that a record has."""
+
+    place: int
+    sizes: tuple[int, ...]
+    data_checksum: int
+
+
+@dataclass(frozen=True)
 class Record:
     dtype: str
     method: str
     sizes: tuple[int, ...]
-    data_checksum: int
+    data_checksum: int  # of no use where tensors are joined
     section_size: int
     spare: Spare = WHOLE
+    joined: tuple[Joined, ...] = ()
 
     @property
     def element(self) -> ElementType:
@@ -78,9 +89,20 @@ class Header:
     size: int
     prior: PriorBlock | None
     past: int | None
-    tensors: list[Record]
+    records: list[Record]
+    places: list[tuple[int, ...]]  # of each record's tensors, in the list of all
     payload_checksum: int
     identity: int
+
+    @property
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Types and sizes of all tensors, in order."""
+        found = {
+            place: (record.dtype, one.sizes)
+            for record, places in zip(self.records, self.places, strict=True)
+            for place, one in zip(places, record.joined or (record,), strict=True)
+        }
+        return [found[place] for place in range(len(found))]
 
 
 def read_header(frame: bytes) -> Header:
@@ -89,7 +111,7 @@ def read_header(frame: bytes) -> Header:
     if len(frame) < 26:
         refuse("the bytes end too early")
     version, flags, size = struct.unpack_from("<BBI", frame, 4)
-    if version not in (1, 2, 3):
+    if version not in (1, 2, 3, 4):
         refuse(f"the frame has format version {version}")
     if not 26 <= size <= len(frame):
         refuse("the bytes end too early")
@@ -106,19 +128,31 @@ def read_header(frame: bytes) -> Header:
     count = fields.varint()
     if count > fields.left():
         refuse("more tensors than bytes")
-    tensors = [read_record(fields, version) for _ in range(count)]
+    records = [read_record(fields, version) for _ in range(count)]
     if fields.left():
         refuse("the header goes on behind its last record")
-    if any(record.method == "lm" for record in tensors):
+    if any(record.method == "lm" for record in records):
         if version < 2:
             refuse("method lm is younger than the frame's version")
         if prior and (prior.separator or prior.bytes_per_group or prior.little or prior.sliding):
             refuse("the prior block does not suit method lm")
-    if (prior is not None) != any(record.method in LEARNED for record in tensors):
+    if (prior is not None) != any(record.method in LEARNED for record in records):
         refuse("a prior block stands where a tensor needs it, and nowhere else")
-    if size + sum(record.section_size for record in tensors) != len(frame):
+    if size + sum(record.section_size for record in records) != len(frame):
         refuse("the sections do not end with the frame")
-    return Header(size, prior, past, tensors, payload_checksum, header_checksum)
+    return Header(size, prior, past, records, places_of(records), payload_checksum, header_checksum)
+
+
+def places_of(records: list[Record]) -> list[tuple[int, ...]]:
+    taken = [one.place for record in records for one in record.joined]
+    count = len(taken) + sum(not record.joined for record in records)
+    if len(set(taken)) != len(taken) or max(taken, default=0) >= max(count, 1):
+        refuse("joined tensors have no places of their own in the list")
+    free = iter(sorted({*range(count)} - {*taken}))
+    return [
+        tuple(one.place for one in record.joined) if record.joined else (next(free),)
+        for record in records
+    ]
 
 
 def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:
@@ -148,6 +182,16 @@ def read_prior_block(fields: ByteReader, version: int) -> PriorBlock:
     )
 
 
+def read_sizes(fields: ByteReader, width: int) -> tuple[int, ...]:
+    dimensions = fields.varint()
+    if dimensions > 64:
+        refuse("too many dimensions")
+    sizes = tuple(fields.varint() for _ in range(dimensions))
+    if width * math.prod(size for size in sizes if size) >= 2**63:
+        refuse("the sizes are too large")
+    return sizes
+
+
 def read_record(fields: ByteReader, version: int) -> Record:
     dtype, method = fields.unsigned(1), fields.unsigned(1)
     spare = WHOLE
@@ -155,20 +199,34 @@ def read_record(fields: ByteReader, version: int) -> Record:
     if short:
         method -= SHORT_FLOATS
         spare = Spare(fields.unsigned(1), fields.varint())
-    dimensions = fields.varint()
-    if dtype not in DTYPE_OF_CODE or method >= len(METHODS) or dimensions > 64:
-        refuse("unknown element type or method, or too many dimensions")
-    sizes = tuple(fields.varint() for _ in range(dimensions))
+    is_joined = version >= 4 and bool(method & JOINED)
+    if is_joined:
+        method -= JOINED
+    if dtype not in DTYPE_OF_CODE or method >= len(METHODS):
+        refuse("unknown element type or method")
+    name = DTYPE_OF_CODE[dtype]
+    width = DTYPES[name].width
+    joined: list[Joined] = []
+    if is_joined:
+        count = fields.varint()
+        if not 2 <= count <= fields.left():
+            refuse("an impossible number of joined tensors")
+        place = 0
+        for _ in range(count):
+            place += fields.varint()
+            joined.append(Joined(place, read_sizes(fields, width), fields.unsigned(4)))
+            place += 1
+            if not math.prod(joined[-1].sizes):
+                refuse("an empty tensor is joined")
+        sizes: tuple[int, ...] = (sum(math.prod(one.sizes) for one in joined),)
+        if width * sizes[0] >= 2**63:
+            refuse("the sizes are too large")
+        data_checksum = 0
+    else:
+        sizes, data_checksum = read_sizes(fields, width), fields.unsigned(4)
     record = Record(
-        DTYPE_OF_CODE[dtype],
-        METHODS[method],
-        sizes,
-        fields.unsigned(4),
-        fields.varint(),
-        spare,
+        name, METHODS[method], sizes, data_checksum, fields.varint(), spare, tuple(joined)
     )
-    if record.element.width * math.prod(size for size in sizes if size) >= 2**63:
-        refuse("the sizes are too large")
     raw_size = record.elements * record.element.width
     if record.section_size > raw_size or (method == 0 and record.section_size != raw_size):
         refuse("a section does not fit its tensor")

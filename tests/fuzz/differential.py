@@ -27,7 +27,7 @@ from frames import Base, Parts, helpers
 from mutators import changed
 
 from lmgc_torch.errors import LmgcError
-from lmgc_torch.reference_frame import DTYPE_OF_CODE, METHODS
+from lmgc_torch.reference_frame import DTYPE_OF_CODE, METHODS, read_header
 
 MOST_BYTES = 6200  # of a frame to change
 MOST_ELEMENTS = 8000  # of a frame that is decoded
@@ -57,11 +57,12 @@ def verdict(base: Base, frame: bytes) -> str:
         data += base.read(frame)
     except LmgcError as error:
         refused = error
-    else:
-        assert len(data) == len(parts.records)
     if data:
-        for record, own in zip(parts.records, data, strict=False):
-            record.data_checksum = helpers.checksum(own)
+        header = read_header(frame)
+        assert len(data) == len(header.shapes)
+        for record, places in zip(parts.records, header.places, strict=True):
+            for one, place in zip(record.joined or (record,), places, strict=True):
+                one.data_checksum = helpers.checksum(data[place])
         frame = parts.write()
     try:
         tensors = base.decompress(frame)
@@ -73,7 +74,7 @@ def verdict(base: Base, frame: bytes) -> str:
         return f"refused: {type(refused).__name__}"
     if refused is not None:
         raise DisagreementError(f"only the second decoder refuses: {refused}")
-    told = [(getattr(torch, DTYPE_OF_CODE[r.dtype]), tuple(r.sizes)) for r in parts.records]
+    told = [(getattr(torch, dtype), sizes) for dtype, sizes in read_header(frame).shapes]
     if [(tensor.dtype, tuple(tensor.shape)) for tensor in tensors] != told:
         raise DisagreementError("types or shapes differ")
     if frames.as_bytes(tensors) != data:
@@ -98,6 +99,8 @@ def changed_frame(base: Base, others: list[bytes], generator: random.Random) -> 
     record = parts.records[place]
     if kind < 0.75:
         record = replace(record, section=changed(record.section, others, generator))
+    elif kind < 0.85 and record.joined:
+        record = replace(record, joined=changed_tensors(list(record.joined), generator))
     elif kind < 0.85:
         record = replace(record, sizes=changed_sizes(list(record.sizes), generator))
     elif kind < 0.89:
@@ -109,12 +112,29 @@ def changed_frame(base: Base, others: list[bytes], generator: random.Random) -> 
         record = replace(record, spare=generator.choice([None, spare]))
         parts.version = 3
     elif kind < 0.97:
-        parts.version = generator.randrange(1, 4)
+        parts.version = generator.randrange(1, 5)
     else:
         parts.prior = changed(parts.prior, others, generator) if parts.prior else b""
         parts.past = generator.choice([parts.past, b"", bytes(8)])
     parts.records[place] = record
     return parts.write()
+
+
+def changed_tensors(
+    joined: list[helpers.JoinedTensor], generator: random.Random
+) -> list[helpers.JoinedTensor]:
+    place = generator.randrange(len(joined))
+    one = joined[place]
+    kind = generator.randrange(4)
+    if kind == 0:
+        joined[place] = replace(one, skipped=max(0, one.skipped + generator.choice([-1, 1, 2])))
+    elif kind == 1:
+        joined[place] = replace(one, sizes=changed_sizes(list(one.sizes), generator))
+    elif kind == 2:
+        joined.insert(place, one)
+    else:
+        del joined[place]
+    return joined
 
 
 def changed_sizes(sizes: list[int], generator: random.Random) -> list[int]:

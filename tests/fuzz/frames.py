@@ -42,7 +42,7 @@ class Parts:
         metadata: As it stands in the header.
         prior: The prior block, if there is one.
         past: What the frame says of the one before it, if it does.
-        records: The tensors' records and sections.
+        records: Of the header, with their sections.
     """
 
     version: int
@@ -64,13 +64,19 @@ class Parts:
         past = frame[middle : middle + 8] if header.past is not None else b""
         records = []
         offset = header.size
-        for one in header.tensors:
+        for one in header.records:
             section = frame[offset : offset + one.section_size]
             offset += one.section_size
             spare = None if one.spare == ref_common.WHOLE else (one.spare.bits, one.spare.exponents)
             method = ref_frame.METHODS.index(one.method)
             dtype, data = CODES[one.dtype], one.data_checksum
-            records.append(helpers.Record(one.sizes, section, dtype, method, data, None, spare))
+            joined, place = [], 0
+            for tensor in one.joined:
+                skipped, place = tensor.place - place, tensor.place + 1
+                joined.append(helpers.JoinedTensor(skipped, tensor.sizes, tensor.data_checksum))
+            records.append(
+                helpers.Record(one.sizes, section, dtype, method, data, None, spare, joined)
+            )
         return cls(frame[4], metadata, frame[start:middle], past, records)
 
     def write(self) -> bytes:
@@ -261,9 +267,9 @@ def announced(frame: bytes) -> int:
         header = ref_frame.read_header(frame)
     except LmgcError:
         return 0
-    return sum(record.elements for record in header.tensors)
+    return sum(record.elements for record in header.records)
 
 
 def shapes(frame: bytes) -> Any:
     """Types and shapes of a frame's tensors."""
-    return [(record.dtype, record.sizes) for record in ref_frame.read_header(frame).tensors]
+    return ref_frame.read_header(frame).shapes

@@ -26,6 +26,14 @@ void check(const FrameHeader& header, std::uint64_t size) {
     offset += record.section_size;
   }
   require(offset == size, "sections end with the frame");
+  std::vector<std::uint64_t> bytes(header.tensors.size());
+  for (const ListedTensor& one : listed(header)) {
+    require(one.sizes != nullptr, "every place of the list is taken");
+    require(one.offset <= header.tensors[one.record].bytes, "tensors lie inside their record's");
+    bytes[one.record] += one.bytes;
+  }
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    require(bytes[i] == header.tensors[i].bytes, "a record's tensors are all of it");
 
   // Whatever can be read can be written, and is the same then.
   const std::vector<std::uint8_t> written = write_header(header);
@@ -54,6 +62,7 @@ void change_sizes(std::vector<TensorRecord>& records, std::mt19937_64& random) {
   own.method = Method::planes;
   own.spare = {};
   own.sizes = {most};
+  own.joined.clear();
   own.section_size = most;
   records.back() = own;
   records.push_back(own);
@@ -63,6 +72,15 @@ void change_sizes(std::vector<TensorRecord>& records, std::mt19937_64& random) {
 
 void change(FrameHeader& header, std::mt19937_64& random) {
   TensorRecord& record = header.tensors[random() % header.tensors.size()];
+  if (!record.joined.empty() && random() % 2 == 0) {
+    JoinedTensor& one = record.joined[random() % record.joined.size()];
+    if (random() % 2 == 0) {
+      one.place = random() % (2 * record.joined.size());
+    } else {
+      one.sizes.assign(random() % 4, static_cast<std::int64_t>(random() >> (1 + random() % 63)));
+    }
+    return;
+  }
   switch (random() % 4) {
     case 0:
       record.dtype = static_cast<DType>(random() % 40);

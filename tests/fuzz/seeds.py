@@ -6,13 +6,14 @@ makes a folder for each target in which every file is one input, in the layout t
 states.
 """
 
+import math
 import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from lmgc_torch.reference_common import WHOLE
-from lmgc_torch.reference_frame import DTYPE_OF_CODE, Record, read_header
+from lmgc_torch.reference_frame import DTYPE_OF_CODE, DTYPES, Record, read_header
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CODES = {name: code for code, name in DTYPE_OF_CODE.items()}
@@ -70,8 +71,11 @@ def inputs(frame: bytes, raw: bytes) -> dict[str, list[bytes]]:
     head = struct.pack("<I", len(frame) - header.size) + frame[: header.size]
     found: dict[str, list[bytes]] = {target: [] for target in TARGETS}
     found["frame"].append(head)
-    offset, start = header.size, 0
-    for record in header.tensors:
+    starts = [0]  # of all tensors, in order
+    for dtype, shape_of in header.shapes:
+        starts.append(starts[-1] + math.prod(shape_of) * DTYPES[dtype].width)
+    offset = header.size
+    for record, places in zip(header.records, header.places, strict=True):
         section = frame[offset : offset + record.section_size]
         offset += record.section_size
         size = record.elements * record.element.width
@@ -86,9 +90,10 @@ def inputs(frame: bytes, raw: bytes) -> dict[str, list[bytes]]:
             found["fixed"].append(element_format(record) + sizes + flags + section)
         elif record.method == "lm" and (told := tensor(record, SECTION)) is not None:
             found["lm"].append(told + bytes(10) + section)
-        for target, own in round_trips(record, raw[start : start + size]).items():
-            found[target] += own
-        start += size
+        if not record.joined:
+            start = starts[places[0]]
+            for target, own in round_trips(record, raw[start : start + size]).items():
+                found[target] += own
     return found
 
 

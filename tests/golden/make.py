@@ -275,6 +275,34 @@ def frames_v3() -> Frames:
         yield name.replace("lm_", "lm_short_"), short, options
 
 
+def frames_v4() -> Frames:
+    """Small tensors that are coded as one, among others."""
+    every = [few_values(d, 30 * i, seed=80 + i) for i in range(1, 4) for d in DTYPES]
+    yield "joined_types", every, {"method": "planes"}
+    for dtype in FLOATS:
+        name = str(dtype).removeprefix("torch.")
+        tensors = [
+            values(50, dtype, 81),
+            gradient(20, 24, dtype=dtype, seed=82),
+            torch.tensor(7),
+            special(dtype, 300),
+            torch.tensor(1.5, dtype=dtype),
+            torch.empty(0, 4, dtype=dtype),
+            torch.tensor(8),
+            gradient(1, 250, dtype=dtype, seed=83),
+        ]
+        yield f"joined_planes_{name}", tensors, {"method": "planes"}
+        yield f"joined_scale_{name}", tensors, {"method": "scale"}
+        short = [
+            tensor.half().to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors
+        ]
+        if dtype.itemsize > 2:
+            yield f"joined_short_{name}", short, {"method": "scale"}
+        tensors = [values(count, dtype, 90 + i).relu() for i, count in enumerate((300, 90, 250))]
+        tensors.insert(1, values(12 * 24, dtype, 95).view(12, 24).relu())
+        yield f"lm_joined_{name}", tensors, {"method": "lm", "lane_elements": 150}
+
+
 def sequence_of(dtype: torch.dtype, step: int) -> list[Tensor]:
     matrix = mixed_low_rank(80, 70, 6, dtype=dtype, seed=50, step=step)
     matrix[5 + step : 8] = 0
@@ -318,7 +346,7 @@ def before(name: str) -> list[Tensor] | None:
     return sequence_of(getattr(torch, dtype), 0) if begin == "past" else None
 
 
-FRAMES = {1: frames_v1, 2: frames_v2, 3: frames_v3}
+FRAMES = {1: frames_v1, 2: frames_v2, 3: frames_v3, 4: frames_v4}
 
 
 def mixed_types() -> list[Tensor]:
