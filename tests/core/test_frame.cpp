@@ -60,6 +60,27 @@ FrameHeader lm_sample() {
   return header;
 }
 
+// Five tensors: the first, the third and the fourth are one record, which is the second.
+FrameHeader joined_sample() {
+  FrameHeader header;
+  TensorRecord record;
+  record.dtype = DType::float64;
+  record.sizes = {2};
+  record.section_size = 16;
+  record.data_checksum = 11;
+  header.tensors.push_back(record);
+  record = TensorRecord{};
+  record.method = Method::planes;
+  record.joined = {{0, {3, 2}, 1, 24}, {2, {}, 2, 4}, {3, {5}, 3, 20}};
+  record.sizes = {12};
+  record.section_size = 40;
+  header.tensors.push_back(record);
+  record = TensorRecord{};
+  record.sizes = {0};
+  header.tensors.push_back(record);
+  return header;
+}
+
 // The same bytes with a valid header checksum, so that the parser itself is tested.
 void seal(std::vector<std::uint8_t>& bytes, std::size_t header_size) {
   const std::uint64_t sum = checksum(bytes.data(), header_size - 8);
@@ -112,7 +133,7 @@ TEST_CASE("a header is of the oldest version that can express it") {
   REQUIRE(read.version == 2);
   REQUIRE(read.prior.window == WindowKind::sliding);
   REQUIRE(read.prior.window_tokens == 300);
-  for (const std::uint8_t version : {0, 1, 4, 255}) {  // 1 has no such field: all behind it moves
+  for (const std::uint8_t version : {0, 1, 5, 255}) {  // 1 has no such field: all behind it moves
     auto bad = bytes;
     bad[4] = version;
     seal(bad, bad.size() - 116);
@@ -290,10 +311,12 @@ TEST_CASE("every truncation and every flipped bit of a header is noticed") {
 }
 
 TEST_CASE("headers with a good checksum and bad fields are rejected or harmless") {
-  FrameHeader header = sample();
-  header.prior.window = GENERATE(WindowKind::disjoint, WindowKind::sliding);
-  const auto good = frame_of(header, 116);
-  const std::size_t header_size = good.size() - 116;
+  const int kind = GENERATE(0, 1, 2);
+  const std::size_t payload = kind == 2 ? 56 : 116;
+  FrameHeader header = kind == 2 ? joined_sample() : sample();
+  if (kind == 1) header.prior.window = WindowKind::sliding;
+  const auto good = frame_of(header, payload);
+  const std::size_t header_size = good.size() - payload;
   FrameHeader read;
   for (std::size_t i = 4; i + 8 < header_size; ++i) {
     for (int value = 0; value < 256; ++value) {
@@ -309,6 +332,82 @@ TEST_CASE("headers with a good checksum and bad fields are rejected or harmless"
       }
       REQUIRE(total == bad.size());
     }
+  }
+}
+
+TEST_CASE("joined tensors read back as they were written, at their places") {
+  const FrameHeader header = joined_sample();
+  REQUIRE(required_version(header) == 4);
+  const auto bytes = frame_of(header, 56);
+  FrameHeader read;
+  REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::ok);
+  REQUIRE(read.version == 4);
+  REQUIRE(write_header(read) == write_header(header));
+  REQUIRE(read.tensors[1].bytes == 48);
+  REQUIRE(read.tensors[1].elements == 12);
+  REQUIRE(read.tensors[1].sizes == std::vector<std::int64_t>{12});
+  REQUIRE(decoded_bytes(read) == 64);
+
+  const std::vector<ListedTensor> list = listed(read);
+  REQUIRE(list.size() == 5);
+  const std::size_t records[] = {1, 0, 1, 1, 2};
+  const std::uint64_t offsets[] = {0, 0, 24, 28, 0}, sizes[] = {24, 16, 4, 20, 0};
+  const std::uint32_t checksums[] = {1, 11, 2, 3, 0};
+  std::uint64_t shares = 0;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    REQUIRE(list[i].record == records[i]);
+    REQUIRE(list[i].offset == offsets[i]);
+    REQUIRE(list[i].bytes == sizes[i]);
+    REQUIRE(list[i].data_checksum == checksums[i]);
+    const TensorRecord& record = read.tensors[list[i].record];
+    shares += list[i].share(record.section_size, record);
+  }
+  REQUIRE(*list[0].sizes == std::vector<std::int64_t>{3, 2});
+  REQUIRE(list[2].sizes->empty());
+  REQUIRE(shares == 56);
+}
+
+TEST_CASE("joined tensors that contradict each other are rejected") {
+  const auto status_of = [](const FrameHeader& header, std::size_t payload) {
+    const auto bytes = frame_of(header, payload);
+    FrameHeader read;
+    return parse_header(bytes.data(), bytes.size(), bytes.size(), read);
+  };
+  FrameHeader header = joined_sample();
+  std::vector<JoinedTensor>& joined = header.tensors[1].joined;
+  SECTION("one alone") { joined.resize(1); }
+  SECTION("an empty one") { joined[1].sizes = {0}; }
+  SECTION("a place behind the list") { joined[2].place = 5; }
+  SECTION("a place that no number holds") {
+    joined[1].place = UINT64_MAX - 1;
+    joined[2].place = UINT64_MAX;
+  }
+  SECTION("bytes that no number holds") {
+    joined[0].sizes = {INT64_MAX / 6};
+    joined[2].sizes = {INT64_MAX / 6};
+  }
+  SECTION("sizes that no number holds") { joined[0].sizes = {INT64_MAX, INT64_MAX}; }
+  REQUIRE(status_of(header, 56) == Status::bad_header);
+
+  header = joined_sample();
+  header.tensors.push_back(header.tensors[1]);  // at the same places
+  REQUIRE(status_of(header, 96) == Status::bad_header);
+  header = joined_sample();
+  header.tensors[1].section_size = 49;  // more than all of them
+  REQUIRE(status_of(header, 65) == Status::bad_section);
+  header = joined_sample();
+  header.tensors[1].method = Method::raw;
+  REQUIRE(status_of(header, 56) == Status::bad_section);
+}
+
+TEST_CASE("no version before the fourth has joined tensors") {
+  const auto good = frame_of(joined_sample(), 56);
+  FrameHeader read;
+  for (std::uint8_t version = 1; version < 4; ++version) {
+    auto bytes = good;
+    bytes[4] = version;
+    seal(bytes, good.size() - 56);
+    REQUIRE(parse_header(bytes.data(), bytes.size(), bytes.size(), read) == Status::bad_header);
   }
 }
 
