@@ -181,14 +181,15 @@ def test_it_is_smaller(method: str, dtype: torch.dtype):
 def test_damage_is_told_by_both(method: str):
     tensors = [*small(3, 60), torch.arange(6), torch.arange(9)]
     good = to_bytes(compress(tensors, method=method))
-    plain = [to_bytes(bits(tensor)) for tensor in tensors]
+    plain = sorted(to_bytes(bits(tensor)) for tensor in tensors)
+    header = int.from_bytes(good[6:10], "little")
     for place in range(len(good)):
-        for bad in (
-            good[:place],
-            good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :],
-        ):
+        flipped = good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :]
+        for bad in (good[:place], flipped):
             with pytest.raises(CorruptFrameError):
                 decompress(bad)
+            if len(bad) < header:
+                continue
             told = []
             for decode in (
                 lambda frame: [to_bytes(bits(one)) for one in decompress(frame)],
@@ -199,8 +200,8 @@ def test_damage_is_told_by_both(method: str):
                 except CorruptFrameError:
                     told.append(None)
             assert told[0] == told[1]
-            # The same bytes, though perhaps of tensors that a changed header makes of them.
-            assert told[0] is None or b"".join(told[0]) == b"".join(plain) or len(bad) > place
+            # A header that is sealed anew may say that they come in another order.
+            assert told[0] is None or sorted(told[0]) == plain
 
 
 def by_hand(*tensors: JoinedTensor, section: bytes = bytes(12), **options) -> bytes:

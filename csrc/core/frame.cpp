@@ -267,6 +267,13 @@ std::vector<ListedTensor> listed(const FrameHeader& header) {
   return result;
 }
 
+std::vector<std::size_t> places_of(const FrameHeader& header) {
+  const std::vector<ListedTensor> list = listed(header);
+  std::vector<std::size_t> places(header.tensors.size());
+  for (std::size_t place = list.size(); place-- > 0;) places[list[place].record] = place;
+  return places;
+}
+
 std::uint64_t decoded_bytes(const FrameHeader& header) {
   std::uint64_t sum = 0;
   for (const TensorRecord& record : header.tensors) {

@@ -105,6 +105,9 @@ struct ListedTensor {
 // of all; the others fill what is left. Points into `header`.
 std::vector<ListedTensor> listed(const FrameHeader& header);
 
+// The place in that list of each record's tensor, or of the first of them.
+std::vector<std::size_t> places_of(const FrameHeader& header);
+
 // Bytes of all decoded tensors together; the largest number where they are more than it holds.
 std::uint64_t decoded_bytes(const FrameHeader& header);
 

@@ -269,7 +269,8 @@ at::Tensor compress(const std::vector<at::Tensor>& tensors, const OptionalPrior&
     const auto warm_lock = lock_of(warm_start);
     const auto past_lock = lock_of(past);
     Beside beside;
-    if (warm_start != nullptr) beside.memories = &warm_start->recall(frame.header.tensors, device);
+    beside.places = places_of(frame.header);
+    if (warm_start != nullptr) beside.memories = &warm_start->recall(inputs, device);
     if (past != nullptr && past->identity.has_value()) beside.past = &past->tensors;
     beside.references = references;
     const FixedHeads heads = use_tables(tables_of(choice), bytes, device, beside, limits, frame);

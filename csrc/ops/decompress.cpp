@@ -149,8 +149,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
 
   const std::size_t count = header.tensors.size();
   const std::vector<ListedTensor> list = listed(header);
-  std::vector<std::size_t> places(count, list.size());  // the first of each record
-  for (std::size_t i = list.size(); i-- > 0;) places[list[i].record] = i;
+  const std::vector<std::size_t> places = places_of(header);
   const auto describe = [&](std::size_t record) {
     return describe_tensor(places[record], header.tensors[record]);
   };
@@ -213,7 +212,7 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
       decode_planes_section(frame, offset, size, format, record.elements, room_of(i), where);
     } else if (record.method == Method::scale || record.method == Method::lowrank) {
       SectionNeeds own;
-      if (i < known.size()) own.past = known[i].get();
+      if (places[i] < known.size()) own.past = known[places[i]].get();
       if (!given.empty() && record.joined.empty()) own.reference = given[places[i]];
       auto head = decode_fixed_section(frame, offset, size, format, record.spare, record.sizes,
                                        record.method == Method::lowrank, own, room_of(i), where);

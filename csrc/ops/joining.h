@@ -23,8 +23,8 @@ enum class Joinable {
   all
 };
 
-// `inputs`: plain tensors of one device, `bytes` theirs, `checksums` of these. What joins which
-// depends on types and sizes alone, so that lists of the same ones have the same records.
+// `inputs`: plain tensors of one device, `bytes` theirs, `checksums` of these. Floats join others
+// of about their magnitude.
 Joining join(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& bytes,
              const std::vector<std::uint64_t>& checksums, Joinable joinable);
 

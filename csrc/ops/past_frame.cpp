@@ -12,13 +12,14 @@ void PastFrame::clear() {
 }
 
 void PastFrame::keep(const FrameHeader& header, const FixedHeads& heads) {
-  PastTensors kept(header.tensors.size());
-  for (std::size_t i = 0; i < kept.size(); ++i) {
+  const std::vector<std::size_t> places = places_of(header);
+  PastTensors kept(listed(header).size());
+  for (std::size_t i = 0; i < places.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     if (record.method != Method::lowrank || heads[i] == nullptr) continue;
     const MatrixShape shape =
         fixed_shape(record.sizes.data(), record.sizes.size(), heads[i]->by_dimension_1);
-    kept[i] = std::make_shared<const PastFactors>(past_factors(*heads[i], shape));
+    kept[places[i]] = std::make_shared<const PastFactors>(past_factors(*heads[i], shape));
   }
   tensors = std::move(kept);
   identity = header.identity;

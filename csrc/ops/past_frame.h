@@ -26,7 +26,7 @@ class PastFrame : public torch::CustomClassHolder {
   std::mutex mutex;
   // The header checksum of the frame; nothing: there is none.
   std::optional<std::uint64_t> identity;
-  // One a tensor; null where it had no prediction.
+  // One a tensor, at its place in the list; null where it had no prediction.
   PastTensors tensors;
 
   // Takes the place of the frame before. `heads`: of sections of method lowrank, complete; others

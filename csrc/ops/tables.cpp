@@ -34,6 +34,7 @@ class Coding {
       : tables_(tables),
         bytes_(bytes),
         device_(device),
+        places_(beside.places),
         memories_(beside.memories),
         past_(beside.past),
         references_(beside.references),
@@ -76,13 +77,15 @@ class Coding {
     return is_float(i) && (tables_ == Tables::scale || tables_ == Tables::lowrank);
   }
 
+  TensorMemory& memory_of(std::size_t i) const { return (*memories_)[places_[i]]; }
+
   bool must_search(std::size_t i) const {
-    const TensorMemory& memory = (*memories_)[i];
+    const TensorMemory& memory = memory_of(i);
     return is_search_due(memory) || (memory.method == Method::planes && only_fixed(i));
   }
 
   std::int64_t expected(std::size_t i) const {
-    const std::int64_t bytes = (*memories_)[i].bytes;
+    const std::int64_t bytes = memory_of(i).bytes;
     return bytes + bytes / 8 + 64;
   }
 
@@ -96,7 +99,7 @@ class Coding {
     if (tables_ == Tables::scale) return;
     Attempt& attempt = attempts_[i];
     if (!attempt.search) {
-      const TensorMemory& memory = (*memories_)[i];
+      const TensorMemory& memory = memory_of(i);
       if (memory.method != Method::lowrank) return;
       std::optional<FixedPlan> plan;
       if (!memory.refused)
@@ -110,11 +113,11 @@ class Coding {
   }
 
   const PastFactors* past_of(std::size_t i) const {
-    return past_ != nullptr && i < past_->size() ? (*past_)[i].get() : nullptr;
+    return past_ != nullptr && places_[i] < past_->size() ? (*past_)[places_[i]].get() : nullptr;
   }
 
   at::Tensor reference_of(std::size_t i) const {
-    return references_ != nullptr ? (*references_)[i] : at::Tensor();
+    return references_ != nullptr ? (*references_)[places_[i]] : at::Tensor();
   }
 
   template <class Body>
@@ -153,7 +156,7 @@ class Coding {
 
   // The method that is known to win by far is the only one; raw: none is.
   Method only_method(std::size_t i) const {
-    return !attempts_[i].search && (*memories_)[i].clearly ? (*memories_)[i].method : Method::raw;
+    return !attempts_[i].search && memory_of(i).clearly ? memory_of(i).method : Method::raw;
   }
   bool may_have_planes(std::size_t i) const { return !only_fixed(i) && !is_fixed(only_method(i)); }
 
@@ -195,7 +198,7 @@ class Coding {
   }
 
   void remember(std::size_t i) {
-    TensorMemory& memory = (*memories_)[i];
+    TensorMemory& memory = memory_of(i);
     const Attempt& attempt = attempts_[i];
     const Method method = frame_.header.tensors[i].method;
     if (attempt.search) {
@@ -220,6 +223,7 @@ class Coding {
   const Tables tables_;
   const std::vector<at::Tensor>& bytes_;
   const at::Device device_;
+  const std::vector<std::size_t> places_;
   std::vector<TensorMemory>* const memories_;
   const PastTensors* const past_;
   const std::vector<at::Tensor>* const references_;

@@ -39,11 +39,12 @@ enum class Tables { planes, scale, lowrank, all };
 
 Section raw_section(const at::Tensor& bytes);
 
-// What is known of a list of tensors beside them.
+// What is known of a list of tensors beside them; joined ones share what the first of them has.
 struct Beside {
-  std::vector<TensorMemory>* memories = nullptr;  // one a tensor: kept up to date
+  std::vector<std::size_t> places;                // in the lists below, of each record
+  std::vector<TensorMemory>* memories = nullptr;  // kept up to date
   const PastTensors* past = nullptr;              // of the frame that this one may name
-  // Bytes of tensors of the same types and sizes, one a tensor or undefined, all on the CPU.
+  // Bytes of tensors of the same types and sizes, or undefined, all on the CPU.
   const std::vector<at::Tensor>* references = nullptr;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "ops/dtype.h"
 #include "ops/memory.h"
 
 namespace lmgc::ops {
@@ -25,17 +26,18 @@ void WarmStart::clear() {
   tensors_.clear();
 }
 
-std::vector<TensorMemory>& WarmStart::recall(const std::vector<TensorRecord>& tensors,
+std::vector<TensorMemory>& WarmStart::recall(const std::vector<at::Tensor>& tensors,
                                              const c10::Device& device) {
   bool same = device == device_ && tensors.size() == tensors_.size();
   for (std::size_t i = 0; same && i < tensors.size(); ++i)
-    same = tensors[i].dtype == tensors_[i].dtype && tensors[i].sizes == tensors_[i].sizes;
+    same = dtype_of(tensors[i].scalar_type()) == tensors_[i].dtype &&
+           tensors[i].sizes() == tensors_[i].sizes;
   if (!same) {
     device_ = device;
     tensors_.assign(tensors.size(), {});
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      tensors_[i].dtype = tensors[i].dtype;
-      tensors_[i].sizes = tensors[i].sizes;
+      tensors_[i].dtype = dtype_of(tensors[i].scalar_type());
+      tensors_[i].sizes = tensors[i].sizes().vec();
       tensors_[i].offset = offset_ + static_cast<std::int64_t>(i);
     }
   }

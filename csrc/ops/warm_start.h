@@ -41,7 +41,7 @@ class WarmStart : public torch::CustomClassHolder {
   std::mutex mutex;
   // The memories of tensors of these types and sizes on `device`, in order: empty ones where the
   // last list was another.
-  std::vector<TensorMemory>& recall(const std::vector<TensorRecord>& tensors,
+  std::vector<TensorMemory>& recall(const std::vector<at::Tensor>& tensors,
                                     const c10::Device& device);
 
  private:

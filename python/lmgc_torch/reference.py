@@ -62,11 +62,11 @@ class Past:
 
     Attributes:
         identity: The frame's header checksum; None before the first frame.
-        factors: By record: its factors, None where it had no prediction.
+        factors: By the tensor's place in the list: its factors, None where it had no prediction.
     """
 
     identity: int | None = None
-    factors: list[PastFactors | None] = field(default_factory=list)
+    factors: dict[int, PastFactors | None] = field(default_factory=dict)
 
 
 def decode(
@@ -99,7 +99,7 @@ def decode(
     """
     header = checked_header(frame, prior, past, max_bytes)
     tensors: dict[int, DecodedTensor] = {}
-    factors: list[PastFactors | None] = []
+    factors: dict[int, PastFactors | None] = {}
     sections = decoded_sections(frame, header, prior, past, reference)
     for record, places, section in zip(header.records, header.places, sections, strict=True):
         offset = 0
@@ -110,7 +110,7 @@ def decode(
             if checksum(data) & 0xFFFFFFFF != one.data_checksum:
                 refuse("the decoded data differ from what was encoded (checksum)")
             tensors[place] = DecodedTensor(record.dtype, one.sizes, data)
-        factors.append(section.factors)
+        factors[places[0]] = section.factors
     if past is not None:
         past.identity, past.factors = header.identity, factors
     return [tensors[place] for place in range(len(tensors))]
@@ -152,7 +152,7 @@ def decoded_sections(
 
     Arguments and errors are those of `decode`.
     """
-    known = past.factors if past and header.past is not None else []
+    known = past.factors if past and header.past is not None else {}
     offset = header.size
     for index, record in enumerate(header.records):
         section = frame[offset : offset + record.section_size]
@@ -176,7 +176,7 @@ def decoded_sections(
                 words = [
                     int.from_bytes(own[i : i + width], "little") for i in range(0, len(own), width)
                 ]
-            data = fixed.decode(known[index] if index < len(known) else None, words)
+            data = fixed.decode(known.get(header.places[index][0]), words)
             yield DecodedSection(data, fixed.factors())
         elif record.method == "lm":
             model = LanguageModel(prior, 4, "")
