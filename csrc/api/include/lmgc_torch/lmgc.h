@@ -199,7 +199,9 @@ struct TensorInfo {
   std::vector<std::int64_t> sizes;
   std::string method;          // how it is coded: a method's name but "auto"
   std::int64_t raw_bytes;      // before
-  std::int64_t section_bytes;  // in the frame, without its part of the header
+  // In the frame, without its part of the header. Of small tensors that are coded as one: its part of
+  // their section, by its bytes.
+  std::int64_t section_bytes;
 };
 
 struct LMGC_API FrameInfo {
