@@ -65,7 +65,7 @@ def frame_of(tensor: Tensor) -> Frame | None:
     """Returns what the encoder makes of a tensor; None where it takes no prediction."""
     frame = compress(tensor, method="lowrank").numpy().tobytes()
     header = read_header(frame)
-    (record,) = header.tensors
+    (record,) = header.records
     if record.method != "lowrank":
         return None
     section = FixedSection(frame[header.size :], record.sizes, record.element, predicted=True)

@@ -79,7 +79,11 @@ LAYERS = (
                 "lm digit_coders digit_module digit_device lmgc lmgc_encode lmgc_decode "
                 "lane_group lockstep",
             ),
-            (1, "compress joining decompress info tables section memory warm_start past_frame checksum"),
+            (
+                1,
+                "compress joining decompress info tables section memory warm_start past_frame "
+                "checksum",
+            ),
         ),
     ),
     Layer(

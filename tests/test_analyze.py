@@ -213,23 +213,23 @@ def report(tensors: dict[str, torch.Tensor]) -> Report:
 
 def test_expected_is_the_size_of_the_frame(tensors: dict[str, torch.Tensor], report: Report):
     frame = compress(tensors)
-    # A method that is not the best for a tensor may tell more of it in the header.
-    assert 0 <= report.expected_bytes - frame.numel() <= 4 * len(tensors)
+    # A method that is not the best for a tensor may tell more of it in the header; small tensors of
+    # one type are coded as one.
+    assert abs(report.expected_bytes - frame.numel()) <= 100 * len(tensors)
     assert report.ratio == pytest.approx(info(frame).ratio, abs=0.1)
-    assert [tensor.best for tensor in report.tensors] == [t.method for t in info(frame).tensors]
     assert sum(report.sections.values()) == report.expected_bytes
-    assert [t.expected_bytes for t in report.tensors] == [
-        t.section_bytes for t in info(frame).tensors
-    ]
+    for ours, theirs in zip(report.tensors, info(frame).tensors, strict=True):
+        if not theirs.joined:
+            assert (ours.best, ours.expected_bytes) == (theirs.method, theirs.section_bytes)
     unnamed = analyze(list(tensors.values())).expected_bytes
-    assert 0 <= unnamed - compress(list(tensors.values())).numel() <= 4 * len(tensors)
+    assert abs(unnamed - compress(list(tensors.values())).numel()) <= 100 * len(tensors)
 
 
 def test_sizes_are_those_of_each_method(tensors: dict[str, torch.Tensor], report: Report):
     for method in ("planes", "scale", "lowrank"):
         about = info(compress(tensors, method=method))
         for ours, theirs in zip(report.tensors, about.tensors, strict=True):
-            if theirs.method == method:
+            if theirs.method == method and not theirs.joined:
                 assert ours.sizes[method] == theirs.section_bytes
     for tensor in report.tensors:
         assert tensor.sizes["raw"] == tensor.raw_bytes

@@ -157,14 +157,14 @@ def test_random_headers(prior: Prior, body: bytes, count: int, flags: int):
 def test_what_it_is_not():
     with pytest.raises(CorruptFrameError, match="not an lmgc frame"):
         decompress(b"PK\x03\x04" + bytes(100))
-    for version in (0, 4, 255):
+    for version in (0, 5, 255):
         with pytest.raises(CorruptFrameError, match="version"):
             decompress(frame_by_hand([], version=version))
     with pytest.raises(CorruptFrameError):
         decompress(frame_by_hand([], flags=2))
     with pytest.raises(CorruptFrameError):
         decompress(frame_by_hand([], trailing=b"\0"))
-    for version in (1, 2, 3):
+    for version in (1, 2, 3, 4):
         assert decompress(frame_by_hand([], version=version)) == []
 
 

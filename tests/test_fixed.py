@@ -297,7 +297,7 @@ def test_sections_add_up(tensor: torch.Tensor):
 def bound_of(frame: torch.Tensor) -> int:
     """The bound of the product in a frame of one matrix of method lowrank."""
     data = to_bytes(frame)
-    (record,) = (header := ref_frame.read_header(data)).tensors
+    (record,) = (header := ref_frame.read_header(data)).records
     assert record.method == "lowrank"
     section = reference_fixed.FixedSection(data[header.size :], record.sizes, record.element, True)
     section.decode()

@@ -32,7 +32,7 @@ def of_kind(bases: list[Base], kind: str) -> Base:
 
 
 def test_frames_are_of_all_kinds(bases: list[Base], tmp_path: Path):
-    kinds = {"raw", "planes", "scale", "lmgc", "lm", "reference", "near-lossless"}
+    kinds = {"raw", "planes", "scale", "lmgc", "lm", "joined", "reference", "near-lossless"}
     assert {base.kind for base in bases} == kinds
     assert {base.kind for base in frames.bases(tmp_path)} == {*kinds, "lowrank", "past"}
     for base in bases:
@@ -101,7 +101,8 @@ def test_what_only_one_decoder_refuses_is_found(bases: list[Base], monkeypatch: 
 
 def test_other_bytes_are_found(bases: list[Base], monkeypatch: pytest.MonkeyPatch):
     base = of_kind(bases, "scale")
-    monkeypatch.setattr(Base, "read", lambda *_: [bytes([base.data[0][0] ^ 1]) + base.data[0][1:]])
+    other = bytes([base.data[0][0] ^ 1]) + base.data[0][1:]
+    monkeypatch.setattr(Base, "read", lambda *_: [(0, other)])
     with pytest.raises(differential.DisagreementError, match="only the operators refuse"):
         differential.verdict(base, base.frame)
 

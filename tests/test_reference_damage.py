@@ -139,9 +139,9 @@ def test_both_read_changed_sections_alike(
     """
     real = to_bytes(compress([tensor], method=method, prior=prior.operators, **options))
     header = ref_frame.read_header(real)
-    assert header.tensors[0].method == method
+    assert header.records[0].method == method
     codes = {name: code for code, name in ref_frame.DTYPE_OF_CODE.items()}
-    dtype = codes[header.tensors[0].dtype]
+    dtype = codes[header.records[0].dtype]
     block = None
     if header.prior is not None:
         fields = ref_common.ByteReader(real[11:])  # behind the empty metadata
@@ -155,7 +155,7 @@ def test_both_read_changed_sections_alike(
 
     def read(section: bytes) -> list[bytes]:
         record = ref_frame.Record(
-            header.tensors[0].dtype, method, tuple(tensor.shape), 0, len(section)
+            header.records[0].dtype, method, tuple(tensor.shape), 0, len(section)
         )
         if method in ref_frame.FIXED:
             predicted = method == "lowrank"

@@ -142,9 +142,9 @@ def lanes_of(frame: Tensor, path: Path) -> list[int]:
     """The elements of each lane of a frame's first tensor."""
     data = to_bytes(frame)
     header = ref_frame.read_header(data)
-    section = data[header.size : header.size + header.tensors[0].section_size]
+    section = data[header.size : header.size + header.records[0].section_size]
     module = torch.jit.load(str(path))
-    lanes = ref_lmgc.LmgcSection(section, header.tensors[0], header.prior, module).lanes
+    lanes = ref_lmgc.LmgcSection(section, header.records[0], header.prior, module).lanes
     return [end - first for first, end in lanes]
 
 

@@ -11,7 +11,6 @@ is read in `reference_frame`; methods are in `reference_planes`, `reference_fixe
     tensors[0].dtype, tensors[0].array
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,11 +101,8 @@ def decode(
     factors: dict[int, PastFactors | None] = {}
     sections = decoded_sections(frame, header, prior, past, reference)
     for record, places, section in zip(header.records, header.places, sections, strict=True):
-        offset = 0
-        for place, one in zip(places, record.joined or (record,), strict=True):
-            size = record.element.width * math.prod(one.sizes)
-            data = section.data[offset : offset + size]
-            offset += size
+        parts = record.split(section.data)
+        for place, one, data in zip(places, record.joined or (record,), parts, strict=True):
             if checksum(data) & 0xFFFFFFFF != one.data_checksum:
                 refuse("the decoded data differ from what was encoded (checksum)")
             tensors[place] = DecodedTensor(record.dtype, one.sizes, data)

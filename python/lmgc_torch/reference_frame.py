@@ -83,6 +83,15 @@ class Record:
     def elements(self) -> int:
         return math.prod(self.sizes)
 
+    def split(self, data: bytes) -> list[bytes]:
+        """The bytes of each of its tensors, of what its section decodes to."""
+        parts = []
+        for one in self.joined or (self,):
+            size = self.element.width * math.prod(one.sizes)
+            parts.append(data[:size])
+            data = data[size:]
+        return parts
+
 
 @dataclass(frozen=True)
 class Header:

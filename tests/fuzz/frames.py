@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -150,8 +151,9 @@ class Base:
                 result[i] = helpers.from_bytes(as_bytes([tensor])[0], dtype, sizes)
         return result
 
-    def read(self, frame: bytes) -> Iterator[bytes]:
-        """The same by the second decoder, which does not look at the tensors' checksums."""
+    def read(self, frame: bytes) -> Iterator[tuple[int, bytes]]:
+        """The same by the second decoder, which does not look at the tensors' checksums: their
+        places and bytes."""
         past = None
         if self.before is not None:
             past = ref.Past()
@@ -159,8 +161,9 @@ class Base:
         known = as_bytes(self.reference)
         module = self.prior.module if self.prior else None
         header = ref.checked_header(frame, module, past)
-        for section in ref.decoded_sections(frame, header, module, past, known):
-            yield section.data
+        sections = ref.decoded_sections(frame, header, module, past, known)
+        for record, places, section in zip(header.records, header.places, sections, strict=True):
+            yield from zip(places, record.split(section.data), strict=True)
 
 
 class BothPriors:
@@ -179,7 +182,7 @@ def single(record: helpers.Record, parts: Parts) -> bytes:
 
 
 def golden_bases(folder: Path, most: int) -> Iterator[Base]:
-    """Each tensor of the golden frames in a frame of its own, unless it refers to another frame.
+    """Each record of the golden frames in a frame of its own, unless it refers to another frame.
 
     Args:
         folder: Where a prior can be written to.
@@ -198,11 +201,16 @@ def golden_bases(folder: Path, most: int) -> Iterator[Base]:
             if len(frame) <= most:
                 yield Base("past", path.stem, frame, [raw], None, before.read_bytes())
             continue
+        header = ref_frame.read_header(frame)
+        data = []
+        for dtype, sizes in header.shapes:
+            size = torch.Size(sizes).numel() * ref_frame.DTYPES[dtype].width
+            data.append(raw[:size])
+            raw = raw[size:]
         parts, known = Parts.of(frame), golden.reference(name)
-        for i, record in enumerate(parts.records):
-            dtype = ref_frame.DTYPE_OF_CODE[record.dtype]
-            size = torch.Size(record.sizes).numel() * ref_frame.DTYPES[dtype].width
-            data, raw = raw[:size], raw[size:]
+        for i, (record, places) in enumerate(zip(parts.records, header.places, strict=True)):
+            joined = [dataclasses.replace(one, skipped=0) for one in record.joined]
+            record = dataclasses.replace(record, joined=joined)
             method = ref_frame.METHODS[record.method]
             own = single(record, parts)
             if len(own) > most or own in seen:
@@ -210,12 +218,12 @@ def golden_bases(folder: Path, most: int) -> Iterator[Base]:
             seen.add(own)
             learned = method in ref_frame.LEARNED
             yield Base(
-                "reference" if known else method,
+                "reference" if known else "joined" if joined else method,
                 f"{path.stem}[{i}]",
                 own,
-                [data],
+                [data[place] for place in places],
                 prior if learned else None,
-                reference=[known[i]] if known else [],
+                reference=[known[places[0]]] if known else [],
             )
 
 

@@ -79,16 +79,20 @@ def measure(
             for size in (tensor.numel() * tensor.itemsize for tensor in group.values())
         ]
         bases = {"raw": _header_base(api.info(api.compress(what, method="raw")))}
-        for method in methods:
-            frame = api.compress(what, method=method, prior=prior)
-            _compare(what, api.decompress(frame, prior=prior), method)
-            about = api.info(frame)
-            for entry, tensor in zip(found, about.tensors, strict=True):
-                bases.setdefault(tensor.method, _header_base(about))
-                if tensor.method != "raw":  # else it would be larger
-                    known = entry.get(tensor.method)
-                    if known is None or tensor.section_bytes < known[0]:
-                        entry[tensor.method] = (tensor.section_bytes, dict(tensor.sections))
+        # Each alone: small tensors of a list are coded as one.
+        for entry, (name, tensor) in zip(found, group.items(), strict=True):
+            own: Tensors = {name: tensor} if named else [tensor]
+            own_base = _header_base(api.info(api.compress(own, method="raw")))
+            for method in methods:
+                frame = api.compress(own, method=method, prior=prior)
+                _compare(own, api.decompress(frame, prior=prior), method)
+                about = api.info(frame)
+                (told,) = about.tensors
+                bases.setdefault(told.method, bases["raw"] + _header_base(about) - own_base)
+                if told.method != "raw":  # else it would be larger
+                    known = entry.get(told.method)
+                    if known is None or told.section_bytes < known[0]:
+                        entry[told.method] = (told.section_bytes, dict(told.sections))
         group_sizes = []
         for entry in found:
             best = min(entry, key=lambda method: entry[method][0])
