@@ -102,7 +102,7 @@ def decode(
     sections = decoded_sections(frame, header, prior, past, reference)
     for record, places, section in zip(header.records, header.places, sections, strict=True):
         parts = record.split(section.data)
-        for place, one, data in zip(places, record.joined or (record,), parts, strict=True):
+        for place, one, data in zip(places, record.tensors, parts, strict=True):
             if checksum(data) & 0xFFFFFFFF != one.data_checksum:
                 refuse("the decoded data differ from what was encoded (checksum)")
             tensors[place] = DecodedTensor(record.dtype, one.sizes, data)

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmgc_torch.reference_common import (
@@ -83,10 +84,15 @@ class Record:
     def elements(self) -> int:
         return math.prod(self.sizes)
 
+    @property
+    def tensors(self) -> "Sequence[Joined | Record]":
+        """What has sizes and a checksum: its joined tensors, or itself."""
+        return self.joined or (self,)
+
     def split(self, data: bytes) -> list[bytes]:
         """The bytes of each of its tensors, of what its section decodes to."""
         parts = []
-        for one in self.joined or (self,):
+        for one in self.tensors:
             size = self.element.width * math.prod(one.sizes)
             parts.append(data[:size])
             data = data[size:]
@@ -109,7 +115,7 @@ class Header:
         found = {
             place: (record.dtype, one.sizes)
             for record, places in zip(self.records, self.places, strict=True)
-            for place, one in zip(places, record.joined or (record,), strict=True)
+            for place, one in zip(places, record.tensors, strict=True)
         }
         return [found[place] for place in range(len(found))]
 
