@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/panels.h"
 #include "ops/rank_choice.h"
 #include "ops/spectrum.h"
 
@@ -31,17 +32,20 @@ struct Source {
   // Elements are divided by 2^exponent, so that squares neither overflow nor vanish.
   int exponent = 0;
 
-  // A copy to work in.
+  // A copy of it, or of a part, to work in; in memory as the matrix is.
   at::Tensor copy(at::ScalarType type) const { return copy_of(matrix, type); }
   at::Tensor copy_of(const at::Tensor& of, at::ScalarType type) const {
-    // Turned first where it must be: other types are converted much faster in order.
-    at::Tensor values = of.contiguous().to(type);
-    if (values.is_alias_of(of)) values = values.clone();
-    if (!finite) values.nan_to_num_(0.0, 0.0, 0.0);
+    at::Tensor values = at::empty_like(of, of.options().dtype(type));
+    const std::int64_t across = 1 - contiguous_side(of);
     // A power that is out of a float's range comes in two steps.
-    const int first = std::clamp(-exponent, -100, 100);
-    values.mul_(std::ldexp(1.0, first));
-    if (first != -exponent) values.mul_(std::ldexp(1.0, -exponent - first));
+    const int first = std::clamp(-exponent, -100, 100), second = -exponent - first;
+    for_each_panel(of, [&](std::int64_t begin, std::int64_t count) {
+      at::Tensor to = values.narrow(across, begin, count);
+      to.copy_(of.narrow(across, begin, count));
+      if (!finite) to.nan_to_num_(0.0, 0.0, 0.0);
+      to.mul_(std::ldexp(1.0, first));
+      if (second != 0) to.mul_(std::ldexp(1.0, second));
+    });
     return values;
   }
 };
@@ -92,10 +96,7 @@ class Fit {
   // a prediction's residual are, which suit best.
   void look_first() {
     matrix_ = source_.copy(work_);
-    {
-      const at::Tensor squares = matrix_.square();
-      weights_ = balance({{}, squares}, {{}, squares});
-    }
+    weights_ = first_weights(matrix_);
     scale_(matrix_, weights_);
     const double total = sum_of_squares(matrix_);
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));
@@ -168,14 +169,15 @@ class Fit {
     const std::int64_t expected = expected_.rank;
     const std::int64_t count = std::min(
         {rows(), most, 4 * expected > 3 * first ? 2 * first : 3 * expected / 2 + oversampling});
-    // The right singular vectors that were found, in the new weights, and some more.
+    // The right singular vectors that were found, in the new weights, and some more. All of them
+    // need not be told apart: what they span counts.
     const std::int64_t old = std::min(count, first);
+    if (old < first) seen_ = mm_in_panels(turn_.narrow(1, 0, old).t(), seen_);
     seen_.mul_(at::exp2(-change_.columns));
-    const at::Tensor found = at::mm(turn_.narrow(1, 0, old).t(), seen_);
-    at::Tensor range = at::mm(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
+    at::Tensor range = mm_in_panels(matrix_, seen_.t());
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
-      range = at::mm(matrix_, look(matrix_, range).seen.t());
+      range = mm_in_panels(matrix_, look(matrix_, range).seen.t());
     return leading_spectrum(matrix_, sum_of_squares(matrix_), range);
   }
 
@@ -257,7 +259,7 @@ namespace {
 // vectors, and one step of iteration leads from there.
 at::Tensor good_range(const at::Tensor& matrix, std::int64_t count) {
   const at::Tensor some = matrix.index_select(1, spread(matrix.size(1), count, matrix.device()));
-  return at::mm(matrix, look(matrix, some).seen.t());
+  return mm_in_panels(matrix, look(matrix, some).seen.t());
 }
 
 }  // namespace
