@@ -86,6 +86,13 @@ bool is_worth_a_fit(const at::Tensor& matrix) {
   return std::min(matrix.size(0), matrix.size(1)) >= least_side && matrix.numel() >= least_elements;
 }
 
+// About the right singular vectors, in rows, of what a look sees, from the left ones. One by one, or
+// the largest would drown the others in a product.
+at::Tensor right_vectors(const at::Tensor& left, const at::Tensor& seen) {
+  at::Tensor right = mm_in_panels(left.t(), seen);
+  return right.div_(at::linalg_vector_norm(right, 2, {1}, true).clamp_min_(1e-30));
+}
+
 // Works in one copy of the matrix, in the type `work`.
 class Fit {
  public:
@@ -96,12 +103,16 @@ class Fit {
   // a prediction's residual are, which suit best.
   void look_first() {
     matrix_ = source_.copy(work_);
-    weights_ = first_weights(matrix_);
+    {
+      const at::Tensor squares = matrix_.square();
+      weights_ = balance({{}, squares}, {{}, squares});
+    }
     scale_(matrix_, weights_);
     const double total = sum_of_squares(matrix_);
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));
     seen_ = first.seen;
 
+    if (!limits_.reweighs && rows() > limits_.most_exact_side) return look_once(first, total);
     const LineSquares rows_left = residual_squares(matrix_, first, 0);
     const LineSquares columns_left = residual_squares(matrix_, first, 1);
     const double left = columns_left.estimate(matrix_.numel());
@@ -121,9 +132,12 @@ class Fit {
     fit.bits = expected_.bits;
     fit.in_double = work_ == at::kDouble;
     if (expected_.rank == 0) return fit;
-    scale_(matrix_, change_);
-    weights_ = {weights_.rows + change_.rows, weights_.columns + change_.columns};
-    fit = finish(spectrum(), weights_, grid_, 0, precisions());
+    if (!only_.left.defined()) {
+      scale_(matrix_, change_);
+      weights_ = {weights_.rows + change_.rows, weights_.columns + change_.columns};
+      only_ = spectrum();
+    }
+    fit = finish(std::exchange(only_, {}), weights_, grid_, 0, precisions());
     fit.in_double = work_ == at::kDouble;
     return fit;
   }
@@ -138,6 +152,18 @@ class Fit {
   static void limit_change(at::Tensor& exponents) {
     constexpr double most = 8;
     exponents.clamp_min_(exponents.median().item<double>() - most);
+  }
+
+  // In the matrix's own weights: what the first look leads to is all.
+  void look_once(const Look& first, double total) {
+    const at::Tensor turn = left_singular(first.seen, at::kDouble).first;
+    only_ = leading_spectrum(matrix_, total,
+                             mm_in_panels(matrix_, right_vectors(turn, first.seen).t()));
+    double left = only_.total;
+    for (const double square : only_.squares) left -= square;
+    needs_double_ = work_ == at::kFloat && left < 1e-9 * total;
+    expected_ = choose_rank(only_, precisions(), static_cast<double>(rows()),
+                            static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
   }
 
   // What the first look lets expect, estimated from some of the columns.
@@ -169,12 +195,10 @@ class Fit {
     const std::int64_t expected = expected_.rank;
     const std::int64_t count = std::min(
         {rows(), most, 4 * expected > 3 * first ? 2 * first : 3 * expected / 2 + oversampling});
-    // The right singular vectors that were found, in the new weights, and some more. All of them
-    // need not be told apart: what they span counts.
+    // The right singular vectors that were found, in the new weights, and some more.
     const std::int64_t old = std::min(count, first);
-    if (old < first) seen_ = mm_in_panels(turn_.narrow(1, 0, old).t(), seen_);
     seen_.mul_(at::exp2(-change_.columns));
-    at::Tensor range = mm_in_panels(matrix_, seen_.t());
+    at::Tensor range = mm_in_panels(matrix_, right_vectors(turn_.narrow(1, 0, old), seen_).t());
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
       range = mm_in_panels(matrix_, look(matrix_, range).seen.t());
@@ -187,6 +211,7 @@ class Fit {
   SearchLimits limits_;
   at::Tensor matrix_;
   Weights weights_, change_;
+  Spectrum only_;           // where one look is all
   at::Tensor seen_, turn_;  // by the first look, and what turns it into singular vectors
   RankChoice expected_;
   bool needs_double_ = false;

@@ -132,30 +132,25 @@ Look look(const at::Tensor& matrix, const at::Tensor& range) {
   return {basis, mm_in_panels(basis.t(), matrix)};
 }
 
-Weights first_weights(const at::Tensor& matrix) {
-  const auto some = [&](std::int64_t along) -> LineSquares {
-    constexpr std::int64_t least = 512, elements = 1 << 20;  // all lines of a small matrix
-    const std::int64_t most = std::max(least, elements / matrix.size(1 - along));
-    const at::Tensor places = spread(matrix.size(along), most, matrix.device());
-    return {places, select_lines(matrix, along, places).square_()};
-  };
-  return balance(some(0), some(1));
-}
-
 at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
   const std::int64_t columns = matrix.size(1);
   const at::Tensor signs =
       at::randint(0, 2, {1, columns}, generator, at::kFloat).mul_(2).sub_(1).to(matrix.options());
+  // Few columns at a time would take long: several lots of them, which are added up in the end.
+  constexpr std::int64_t at_once = 256;
+  const std::int64_t lots = std::max<std::int64_t>(1, at_once / count), wide = lots * count;
   at::Tensor sums = contiguous_side(matrix) == 1
-                        ? at::zeros({matrix.size(0), count}, matrix.options())
-                        : at::zeros({count, matrix.size(0)}, matrix.options()).t();
-  for (std::int64_t first = 0; first < columns; first += count) {
-    const std::int64_t width = std::min(count, columns - first);
+                        ? at::zeros({matrix.size(0), wide}, matrix.options())
+                        : at::zeros({wide, matrix.size(0)}, matrix.options()).t();
+  for (std::int64_t first = 0; first < columns; first += wide) {
+    const std::int64_t width = std::min(wide, columns - first);
     sums.narrow(1, 0, width)
         .addcmul_(matrix.narrow(1, first, width), signs.narrow(1, first, width));
   }
-  return sums;
+  for (std::int64_t lot = 1; lot < lots; ++lot)
+    sums.narrow(1, 0, count).add_(sums.narrow(1, lot * count, count));
+  return sums.narrow(1, 0, count);
 }
 
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {

@@ -34,9 +34,6 @@ struct LineSquares {
 // `some_columns`, and of all columns from `some_rows`.
 Weights balance(const LineSquares& some_rows, const LineSquares& some_columns);
 
-// The same from some of the lines of a matrix.
-Weights first_weights(const at::Tensor& matrix);
-
 // Up to `most` places of `length`, evenly spread.
 at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& device);
 
