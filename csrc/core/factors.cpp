@@ -172,8 +172,8 @@ struct EntryBlock {
       const EntryPlace place = place_of(bins[i], shape.tail_bits);
       bins[i] = place.bin;
       tail_bits[i] = static_cast<std::uint8_t>(shape.tail_bits);
-      contexts[i] = static_cast<std::uint8_t>(
-          context_of(shape.width, place.fraction, factor_kind(true)));
+      contexts[i] =
+          static_cast<std::uint8_t>(context_of(shape.width, place.fraction, factor_kind(true)));
       if (++component == rank) {
         component = 0;
         ++line;

@@ -90,8 +90,8 @@ void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>&
     total += bytes[i];
     sizes.push_back(bytes[i]);
   }
-  const std::int64_t workers = std::min<std::int64_t>(at::get_num_threads(),
-                                                      1 + total / worth_a_thread);
+  const std::int64_t workers =
+      std::min<std::int64_t>(at::get_num_threads(), 1 + total / worth_a_thread);
   // One tensor, or too few bytes for a thread more: ATen's threads do.
   if (order.size() < 2 || workers < 2) {
     for (const std::size_t i : order) body(i);

@@ -28,9 +28,9 @@ namespace lmgc::ops {
 // in.
 void check_device(const c10::Device& device, const char* what);
 
-// Calls body(begin, end) for ranges that make up [0, count), each of `grain` or more but for one: by
-// ATen's threads or, within for_each_tensor(), by those of its threads that have nothing better to
-// do. How it is cut depends on how many there are.
+// Calls body(begin, end) for ranges that make up [0, count), each of `grain` or more but for one:
+// by ATen's threads or, within for_each_tensor(), by those of its threads that have nothing better
+// to do. How it is cut depends on how many there are.
 void for_each_range(std::int64_t count, std::int64_t grain,
                     const std::function<void(std::int64_t begin, std::int64_t end)>& body);
 
@@ -67,7 +67,11 @@ class PlainDispatch {
 // other for ever.
 class OneBlasThread {
  public:
-  OneBlasThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  OneBlasThread() {
+    // ATen sets up a thread when it is first asked here, MKL's number of threads too: before us.
+    at::get_num_threads();
+    before_ = MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0;
+  }
   ~OneBlasThread() {
     if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
   }
@@ -75,7 +79,7 @@ class OneBlasThread {
   OneBlasThread& operator=(const OneBlasThread&) = delete;
 
  private:
-  int before_;
+  int before_ = 0;
 };
 
 // Calls body(i) once for every tensor i of `bytes` bytes. On the CPU the threads share tensors, the

@@ -86,8 +86,8 @@ bool is_worth_a_fit(const at::Tensor& matrix) {
   return std::min(matrix.size(0), matrix.size(1)) >= least_side && matrix.numel() >= least_elements;
 }
 
-// About the right singular vectors, in rows, of what a look sees, from the left ones. One by one, or
-// the largest would drown the others in a product.
+// About the right singular vectors, in rows, of what a look sees, from the left ones. One by one,
+// or the largest would drown the others in a product.
 at::Tensor right_vectors(const at::Tensor& left, const at::Tensor& seen) {
   at::Tensor right = mm_in_panels(left.t(), seen);
   return right.div_(at::linalg_vector_norm(right, 2, {1}, true).clamp_min_(1e-30));

@@ -30,8 +30,8 @@ at::Tensor mm_in_panels(const at::Tensor& a, const at::Tensor& b) {
   const double products =
       static_cast<double>(rows) * static_cast<double>(inner) * static_cast<double>(columns);
   const std::int64_t longest = std::max({rows, inner, columns});
-  const auto wanted =
-      std::clamp<std::int64_t>(static_cast<std::int64_t>(products / panel_products), 1, most_panels);
+  const auto wanted = std::clamp<std::int64_t>(static_cast<std::int64_t>(products / panel_products),
+                                               1, most_panels);
   const std::int64_t length =
       ((longest + wanted - 1) / wanted + panel_unit - 1) / panel_unit * panel_unit;
   if (!a.is_cpu() || length >= longest) return at::mm(a, b);

@@ -20,11 +20,9 @@ struct SearchLimits {
 // `effort`: 1, the quickest, to 9, the smallest; a ValueError otherwise.
 inline SearchLimits search_limits(std::int64_t effort) {
   constexpr SearchLimits limits[] = {
-      {8, 16, 1, false, false},  {24, 32, 1, true, false},
-      {48, 96, 1, true, false},  {96, 192, 1, true, false},
-      {256, 320, 1, true, false}, {320, 448, 1, true, true},
-      {448, 640, 1, true, true}, {640, 1024, 2, true, true},
-      {1 << 20, 2048, 2, true, true},
+      {8, 16, 1, false, false},  {24, 32, 1, true, false},   {48, 96, 1, true, false},
+      {96, 192, 1, true, false}, {256, 320, 1, true, false}, {320, 448, 1, true, true},
+      {448, 640, 1, true, true}, {640, 1024, 2, true, true}, {1 << 20, 2048, 2, true, true},
   };
   TORCH_CHECK_VALUE(effort >= 1 && effort <= 9, "effort is ", effort, ": it goes from 1 to 9");
   return limits[effort - 1];

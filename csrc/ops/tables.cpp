@@ -47,8 +47,7 @@ class Coding {
     for (std::size_t i = 0; i < bytes_.size(); ++i) {
       if (bytes_[i].numel() != 0) which.push_back(i);
     }
-    for (const std::size_t i : which)
-      attempts_[i].search = memories_ == nullptr || must_search(i);
+    for (const std::size_t i : which) attempts_[i].search = memories_ == nullptr || must_search(i);
     plan_and_encode(which);
     if (memories_ == nullptr) return std::move(heads_);
     // What came out much larger than the last time is searched for after all.
