@@ -63,6 +63,8 @@ set(LMGC_CUDA_SOURCES
 set(LMGC_OPS_SOURCES
   csrc/ops/library.cpp
   csrc/ops/for_each.cpp
+  csrc/ops/team.cpp
+  csrc/ops/panels.cpp
   csrc/ops/dtype.cpp
   csrc/ops/options.cpp
   csrc/ops/delta.cpp

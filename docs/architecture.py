@@ -70,7 +70,7 @@ LAYERS = (
             (1, "dtype near_lossless fixed_view"),
             (
                 1,
-                "scales low_rank search_limits spectrum rank_choice panel_product projection delta",
+                "scales low_rank search_limits spectrum rank_choice panels panel_product projection delta",
             ),
             (1, "serialize features fixed planes"),
             (1, "prior prior_contract prior_state prior_probe native_prior"),
@@ -133,7 +133,7 @@ LAYERS = (
 # What every column uses, and the other faces: by folder.
 BENEATH = (
     ("python/lmgc_torch", "errors _library _fake __main__"),
-    ("csrc/ops", "library options error for_each device_memory upload"),
+    ("csrc/ops", "library options error for_each team device_memory upload"),
     ("csrc/core", "bits bytes integer_math* spread parallel scratch host_device warp isa"),
     ("csrc/cuda", "launch task_list warp memory runtime"),
     ("csrc/api, pybind", "lmgc module build_config"),

@@ -1,9 +1,9 @@
 """The same bytes with any number of threads and any vector units, and every frame decodes with all.
 
 What is promised: methods `raw`, `planes`, `scale` and `lmgc` give the same bytes everywhere. Those
-that search for a prediction (`lowrank`, `auto`, `lm`) compute singular vectors in floating point,
-whose sums large matrices may share among threads and vector units: they may find another
-prediction, whose frame every machine decodes to the same bits.
+that search for a prediction (`lowrank`, `auto`, `lm`) compute singular vectors in floating point:
+the same ones with any number of threads, for sums are cut by shapes alone; with other vector units
+they may find another prediction, whose frame every machine decodes to the same bits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from helpers import (
     bits,
     from_bytes,
     gradient,
-    identical,
     python,
     to_bytes,
 )
@@ -33,7 +32,7 @@ from processes import in_child
 from test_golden import OF_NEWER_TORCH
 from test_reference import GOLDEN, golden
 
-from lmgc_torch import PastFrame, Prior, _library, compress, decompress
+from lmgc_torch import CorruptFrameError, PastFrame, Prior, _library, compress, decompress
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_METHODS = [*METHODS, "lm"]
@@ -65,7 +64,6 @@ def tensors_for(method: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_threads_do_not_change_the_bytes(method: str, prior: Prior, residual_prior: Prior):
-    """Of tensors below 4 MiB the searching methods', too: each is the work of one thread."""
     tensors, model = tensors_for(method), residual_prior if method == "lm" else prior
     frames = []
     for count in THREADS:
@@ -76,15 +74,36 @@ def test_threads_do_not_change_the_bytes(method: str, prior: Prior, residual_pri
     assert all(torch.equal(frames[0], frame) for frame in frames)
 
 
-@pytest.mark.parametrize("method", ["lowrank", "lm"])
-def test_any_number_of_threads_decodes_what_another_found(method: str):
-    """The prediction of a large matrix may depend on the threads; what comes back does not."""
-    tensor = low_rank(1500, 1300, rank=30, noise=0.1)
-    for count in (1, 3):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("method", "effort"), [("lowrank", 1), ("lowrank", 5), ("lm", 2)])
+def test_threads_do_not_change_what_is_found_for_large_matrices(
+    method: str, effort: int, dtype: torch.dtype
+):
+    """Matrices of several MiB, whose products are cut into panels: one alone, and three at once."""
+    tall = low_rank(2300, 1100, rank=30, noise=0.1, dtype=dtype)
+    tensors = [low_rank(1500, 1300, rank=30, noise=0.1, dtype=dtype), tall, tall[:700].clone()]
+    expected = None
+    for count in (1, 2, 3):
         torch.set_num_threads(count)
-        frame = compress(tensor, method=method, effort=2)
-        torch.set_num_threads(4 - count)
-        assert identical(decompress(frame), tensor)
+        frames = [compress(list_, method=method, effort=effort) for list_ in (tensors, [tall])]
+        if expected is None:
+            expected = frames
+        assert all(torch.equal(*pair) for pair in zip(expected, frames, strict=True))
+        assert all_identical(decompress(expected[0]), tensors)
+
+
+def test_a_tensor_that_fails_among_others_on_threads():
+    """What one thread raises is raised, and nobody waits for ever; the next call works."""
+    tensors = [low_rank(600, 500, rank=9, seed=seed) for seed in range(6)]
+    torch.set_num_threads(3)
+    frame = compress(tensors, method="lowrank", effort=2)
+    start = frame.numel() - 4 * frame.numel() // 9  # amid a section
+    broken = frame.clone()
+    broken[start : start + 64] ^= 0xFF
+    for _ in range(3):
+        with pytest.raises(CorruptFrameError):
+            decompress(broken)
+    assert all_identical(decompress(frame), tensors)
 
 
 # ---- vector units --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <map>
 
 #include "core/integer_math.h"
 #include "core/projection.h"
@@ -111,6 +112,35 @@ void choose_widths(Factor& factor, std::int64_t lines, std::int64_t rank) {
 
 namespace {
 
+// Contexts and lengths of tails of a line's entries, without means.
+class LineShapes {
+ public:
+  struct Line {
+    std::vector<std::uint8_t> contexts, tail_bits;
+  };
+
+  explicit LineShapes(const Factor& factor) : factor_(factor) {}
+
+  const Line& of(std::int64_t line) {
+    const int width =
+        factor_.row_widths.empty() ? 0 : factor_.row_widths[static_cast<std::size_t>(line)];
+    Line& result = lines_[width];
+    if (result.contexts.empty()) {
+      for (std::size_t c = 0; c < factor_.column_widths.size(); ++c) {
+        const EntryShape shape = factor_.shape_of(line, static_cast<std::int64_t>(c));
+        result.contexts.push_back(
+            static_cast<std::uint8_t>(context_of(shape.width, 0, factor_kind(false))));
+        result.tail_bits.push_back(static_cast<std::uint8_t>(shape.tail_bits));
+      }
+    }
+    return result;
+  }
+
+ private:
+  const Factor& factor_;
+  std::map<int, Line> lines_;  // by the width of a row
+};
+
 // Entries of one block, before it is coded or decoded.
 struct EntryBlock {
   std::vector<std::uint8_t> contexts;
@@ -125,17 +155,25 @@ struct EntryBlock {
       means->get(first, count, bins.data());
     }
     std::int64_t line = first / rank, component = first % rank;
+    if (means == nullptr) {
+      // Of all lines of the same width the same.
+      LineShapes shapes(factor);
+      for (std::int64_t i = 0; i < count; ++line, component = 0) {
+        const std::int64_t length = std::min(rank - component, count - i);
+        const LineShapes::Line& own = shapes.of(line);
+        std::copy_n(own.contexts.data() + component, length, contexts.data() + i);
+        std::copy_n(own.tail_bits.data() + component, length, tail_bits.data() + i);
+        i += length;
+      }
+      return;
+    }
     for (std::size_t i = 0; i < contexts.size(); ++i) {
       const EntryShape shape = factor.shape_of(line, component);
+      const EntryPlace place = place_of(bins[i], shape.tail_bits);
+      bins[i] = place.bin;
       tail_bits[i] = static_cast<std::uint8_t>(shape.tail_bits);
-      int fraction = 0;
-      if (means != nullptr) {
-        const EntryPlace place = place_of(bins[i], shape.tail_bits);
-        bins[i] = place.bin;
-        fraction = place.fraction;
-      }
-      contexts[i] = static_cast<std::uint8_t>(
-          context_of(shape.width, fraction, factor_kind(means != nullptr)));
+      contexts[i] =
+          static_cast<std::uint8_t>(context_of(shape.width, place.fraction, factor_kind(true)));
       if (++component == rank) {
         component = 0;
         ++line;

@@ -22,7 +22,7 @@ std::uint64_t checksum_of(const at::Tensor& tensor) {
   if (size == 0) return checksum_finish(0, 0);
   const auto* data = static_cast<const std::uint8_t*>(tensor.data_ptr());
   std::atomic<std::uint64_t> sum{0};
-  at::parallel_for(0, (size - 1) / block + 1, grain, [&](std::int64_t begin, std::int64_t end) {
+  for_each_range((size - 1) / block + 1, grain, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t first = begin * block, last = std::min(end * block, size);
     sum += checksum_sum(data + first, static_cast<std::size_t>(last - first),
                         static_cast<std::uint64_t>(first / 8));

@@ -160,7 +160,7 @@ void copy_bytes(const at::Tensor& from, const at::Tensor& to) {
   }
   const auto* const source = static_cast<const std::uint8_t*>(from.data_ptr());
   auto* const target = static_cast<std::uint8_t*>(to.data_ptr());
-  at::parallel_for(0, from.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
+  for_each_range(from.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
     std::memcpy(target + begin, source + begin, static_cast<std::size_t>(end - begin));
   });
 }

@@ -6,8 +6,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/Device.h>
 
-#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/parallel.h"
@@ -28,6 +28,12 @@ namespace lmgc::ops {
 // in.
 void check_device(const c10::Device& device, const char* what);
 
+// Calls body(begin, end) for ranges that make up [0, count), each of `grain` or more but for one:
+// by ATen's threads or, within for_each_tensor(), by those of its threads that have nothing better
+// to do. How it is cut depends on how many there are.
+void for_each_range(std::int64_t count, std::int64_t grain,
+                    const std::function<void(std::int64_t begin, std::int64_t end)>& body);
+
 // body(i) for every i in [0, count). `grain`: the least number of calls worth a thread on the CPU.
 // On CUDA it returns as soon as the kernel is enqueued.
 template <class Body>
@@ -41,12 +47,12 @@ void for_each([[maybe_unused]] const c10::Device& device, std::int64_t count, co
     return;
   }
 #endif
-  at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+  for_each_range(count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) body(i);
   });
 }
 
-// ATen's threads for csrc/core.
+// The threads of for_each_range() for csrc/core.
 Parallel aten_parallel();
 
 // What ATen's functions shall do in this library whatever the caller's context: no autograd, no
@@ -61,7 +67,11 @@ class PlainDispatch {
 // other for ever.
 class OneBlasThread {
  public:
-  OneBlasThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  OneBlasThread() {
+    // ATen sets up a thread when it is first asked here, MKL's number of threads too: before us.
+    at::get_num_threads();
+    before_ = MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0;
+  }
   ~OneBlasThread() {
     if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
   }
@@ -69,42 +79,14 @@ class OneBlasThread {
   OneBlasThread& operator=(const OneBlasThread&) = delete;
 
  private:
-  int before_;
+  int before_ = 0;
 };
 
-// body(i) once for every tensor i of `bytes` bytes. On the CPU, small tensors share the threads,
-// one thread each; large ones come one after the other and have all threads to themselves (parallel
-// regions do not nest).
-template <class Body>
+// Calls body(i) once for every tensor i of `bytes` bytes. On the CPU the threads share tensors, the
+// largest first, and then the work on those that are left: what body does by for_each_range() and
+// what is built on it. Tensors at work at the same time have 64 MiB together, unless it is one
+// alone. On a device they come one after the other.
 void for_each_tensor(const c10::Device& device, const std::vector<std::int64_t>& bytes,
-                     const Body& body) {
-  constexpr std::int64_t large = std::int64_t{4} << 20;
-  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 16;  // bytes: it must be woken
-  std::vector<std::size_t> small;
-  std::int64_t small_bytes = 0;
-  const PlainDispatch plain;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (!device.is_cpu() || bytes[i] >= large) {
-      body(i);
-    } else {
-      small.push_back(i);
-      small_bytes += bytes[i];
-    }
-  }
-  // Largest first, dealt out: no thread is left with a long one at the end.
-  std::stable_sort(small.begin(), small.end(),
-                   [&](std::size_t a, std::size_t b) { return bytes[a] > bytes[b]; });
-  const auto count = static_cast<std::int64_t>(small.size());
-  const auto workers = std::min<std::int64_t>(std::min<std::int64_t>(at::get_num_threads(), count),
-                                              1 + small_bytes / worth_a_thread);
-  at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
-    const PlainDispatch plain_here;
-    const OneBlasThread one_thread;
-    for (std::int64_t worker = begin; worker < end; ++worker) {
-      for (std::int64_t k = worker; k < count; k += workers)
-        body(small[static_cast<std::size_t>(k)]);
-    }
-  });
-}
+                     const std::function<void(std::size_t)>& body);
 
 }  // namespace lmgc::ops

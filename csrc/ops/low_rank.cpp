@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/panels.h"
 #include "ops/rank_choice.h"
 #include "ops/spectrum.h"
 
@@ -31,17 +32,20 @@ struct Source {
   // Elements are divided by 2^exponent, so that squares neither overflow nor vanish.
   int exponent = 0;
 
-  // A copy to work in.
+  // A copy of it, or of a part, to work in; in memory as the matrix is.
   at::Tensor copy(at::ScalarType type) const { return copy_of(matrix, type); }
   at::Tensor copy_of(const at::Tensor& of, at::ScalarType type) const {
-    // Turned first where it must be: other types are converted much faster in order.
-    at::Tensor values = of.contiguous().to(type);
-    if (values.is_alias_of(of)) values = values.clone();
-    if (!finite) values.nan_to_num_(0.0, 0.0, 0.0);
+    at::Tensor values = at::empty_like(of, of.options().dtype(type));
+    const std::int64_t across = 1 - contiguous_side(of);
     // A power that is out of a float's range comes in two steps.
-    const int first = std::clamp(-exponent, -100, 100);
-    values.mul_(std::ldexp(1.0, first));
-    if (first != -exponent) values.mul_(std::ldexp(1.0, -exponent - first));
+    const int first = std::clamp(-exponent, -100, 100), second = -exponent - first;
+    for_each_panel(of, [&](std::int64_t begin, std::int64_t count) {
+      at::Tensor to = values.narrow(across, begin, count);
+      to.copy_(of.narrow(across, begin, count));
+      if (!finite) to.nan_to_num_(0.0, 0.0, 0.0);
+      to.mul_(std::ldexp(1.0, first));
+      if (second != 0) to.mul_(std::ldexp(1.0, second));
+    });
     return values;
   }
 };
@@ -82,6 +86,13 @@ bool is_worth_a_fit(const at::Tensor& matrix) {
   return std::min(matrix.size(0), matrix.size(1)) >= least_side && matrix.numel() >= least_elements;
 }
 
+// About the right singular vectors, in rows, of what a look sees, from the left ones. One by one,
+// or the largest would drown the others in a product.
+at::Tensor right_vectors(const at::Tensor& left, const at::Tensor& seen) {
+  at::Tensor right = mm_in_panels(left.t(), seen);
+  return right.div_(at::linalg_vector_norm(right, 2, {1}, true).clamp_min_(1e-30));
+}
+
 // Works in one copy of the matrix, in the type `work`.
 class Fit {
  public:
@@ -101,6 +112,7 @@ class Fit {
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));
     seen_ = first.seen;
 
+    if (!limits_.reweighs && rows() > limits_.most_exact_side) return look_once(first, total);
     const LineSquares rows_left = residual_squares(matrix_, first, 0);
     const LineSquares columns_left = residual_squares(matrix_, first, 1);
     const double left = columns_left.estimate(matrix_.numel());
@@ -120,9 +132,12 @@ class Fit {
     fit.bits = expected_.bits;
     fit.in_double = work_ == at::kDouble;
     if (expected_.rank == 0) return fit;
-    scale_(matrix_, change_);
-    weights_ = {weights_.rows + change_.rows, weights_.columns + change_.columns};
-    fit = finish(spectrum(), weights_, grid_, 0, precisions());
+    if (!only_.left.defined()) {
+      scale_(matrix_, change_);
+      weights_ = {weights_.rows + change_.rows, weights_.columns + change_.columns};
+      only_ = spectrum();
+    }
+    fit = finish(std::exchange(only_, {}), weights_, grid_, 0, precisions());
     fit.in_double = work_ == at::kDouble;
     return fit;
   }
@@ -137,6 +152,18 @@ class Fit {
   static void limit_change(at::Tensor& exponents) {
     constexpr double most = 8;
     exponents.clamp_min_(exponents.median().item<double>() - most);
+  }
+
+  // In the matrix's own weights: what the first look leads to is all.
+  void look_once(const Look& first, double total) {
+    const at::Tensor turn = left_singular(first.seen, at::kDouble).first;
+    only_ = leading_spectrum(matrix_, total,
+                             mm_in_panels(matrix_, right_vectors(turn, first.seen).t()));
+    double left = only_.total;
+    for (const double square : only_.squares) left -= square;
+    needs_double_ = work_ == at::kFloat && left < 1e-9 * total;
+    expected_ = choose_rank(only_, precisions(), static_cast<double>(rows()),
+                            static_cast<double>(matrix_.size(1)), grid_.mantissa, 0);
   }
 
   // What the first look lets expect, estimated from some of the columns.
@@ -171,11 +198,10 @@ class Fit {
     // The right singular vectors that were found, in the new weights, and some more.
     const std::int64_t old = std::min(count, first);
     seen_.mul_(at::exp2(-change_.columns));
-    const at::Tensor found = at::mm(turn_.narrow(1, 0, old).t(), seen_);
-    at::Tensor range = at::mm(matrix_, (found / found.norm(2, {1}, true).clamp_min(1e-30)).t());
+    at::Tensor range = mm_in_panels(matrix_, right_vectors(turn_.narrow(1, 0, old), seen_).t());
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
-      range = at::mm(matrix_, look(matrix_, range).seen.t());
+      range = mm_in_panels(matrix_, look(matrix_, range).seen.t());
     return leading_spectrum(matrix_, sum_of_squares(matrix_), range);
   }
 
@@ -185,6 +211,7 @@ class Fit {
   SearchLimits limits_;
   at::Tensor matrix_;
   Weights weights_, change_;
+  Spectrum only_;           // where one look is all
   at::Tensor seen_, turn_;  // by the first look, and what turns it into singular vectors
   RankChoice expected_;
   bool needs_double_ = false;
@@ -257,7 +284,7 @@ namespace {
 // vectors, and one step of iteration leads from there.
 at::Tensor good_range(const at::Tensor& matrix, std::int64_t count) {
   const at::Tensor some = matrix.index_select(1, spread(matrix.size(1), count, matrix.device()));
-  return at::mm(matrix, look(matrix, some).seen.t());
+  return mm_in_panels(matrix, look(matrix, some).seen.t());
 }
 
 }  // namespace

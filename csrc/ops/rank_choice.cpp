@@ -7,6 +7,7 @@
 #include <map>
 
 #include "ops/for_each.h"
+#include "ops/panels.h"
 
 namespace lmgc::ops {
 namespace {
@@ -156,7 +157,7 @@ namespace {
 
 // ---- factors ------------------------------------------------------------------------------------
 
-// Of integers as floats, (lines, rank) or turned.
+// Of integers as floats, (lines, rank).
 void fill_entries(const at::Tensor& matrix, Factor& factor) {
   const at::Tensor host = matrix.to(at::kInt).cpu().contiguous();
   const auto* const first = host.data_ptr<std::int32_t>();
@@ -203,12 +204,13 @@ bool quantize(const Spectrum& spectrum, const RankChoice& choice, double coarser
   products = products / size.unsqueeze(0) / size.unsqueeze(1);
   products.diagonal().add_(1e-12);
   at::Tensor seen = (basis / size.unsqueeze(0)).t();
-  if (spectrum.outside.defined()) seen = at::mm(seen, spectrum.outside.to(at::kDouble));
+  if (spectrum.outside.defined())
+    seen = mm_in_panels(seen.to(spectrum.outside.scalar_type()), spectrum.outside).to(at::kDouble);
   auto [factor, failed] = at::linalg_cholesky_ex(products);
   if (failed.item<int>() != 0) return false;
   const at::Tensor solution = at::cholesky_solve(seen, factor) / size.unsqueeze(1);
   const at::Tensor right =
-      at::mm(solution.to(spectrum.inside.scalar_type()), spectrum.inside).round_().t();
+      mm_in_panels(spectrum.inside.t(), solution.to(spectrum.inside.scalar_type()).t()).round_();
   const double largest = std::max(largest_of(left), largest_of(right));
   if (!(largest < static_cast<double>(most_factor))) return false;
 

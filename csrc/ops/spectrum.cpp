@@ -7,6 +7,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "ops/panels.h"
+
 namespace lmgc::ops {
 namespace {
 
@@ -21,8 +23,10 @@ at::Tensor orthonormal(const at::Tensor& matrix) {
   const bool single = matrix.scalar_type() == at::kFloat;
   at::Tensor basis = matrix.to(at::kDouble);
   for (int round = 0; round < most_rounds; ++round) {
-    basis = basis / at::linalg_vector_norm(basis, 2, {0}).clamp_min_(1e-300);
-    at::Tensor gram = at::mm(basis.t(), basis);
+    at::Tensor gram = mm_in_panels(basis.t(), basis);
+    // As if columns were of norm 1.
+    const at::Tensor norms = gram.diagonal().sqrt().clamp_min_(1e-300);
+    gram.div_(norms.unsqueeze(0)).div_(norms.unsqueeze(1));
     auto [factor, failed] = at::linalg_cholesky_ex(gram);
     const double smallest = failed.item<int>() == 0 ? factor.diagonal().min().item<double>() : 0.0;
     const bool shifted = !(smallest > least_pivot);
@@ -31,11 +35,18 @@ at::Tensor orthonormal(const at::Tensor& matrix) {
       std::tie(factor, failed) = at::linalg_cholesky_ex(gram);
       if (failed.item<int>() != 0) break;
     }
+    factor.mul_(norms.unsqueeze(1));
     basis = at::linalg_solve_triangular(factor, basis.t(), /*upper=*/false).t();
     // What is left is rounding times the square of how dependent columns were.
     if (smallest > (single ? 1e-3 : 0.5)) break;
   }
   return basis.to(matrix.scalar_type());
+}
+
+// Some rows (`along` 0) or columns (1), taken as they lie in memory.
+at::Tensor select_lines(const at::Tensor& matrix, std::int64_t along, const at::Tensor& places) {
+  return contiguous_side(matrix) == 1 ? matrix.index_select(along, places)
+                                      : matrix.t().index_select(1 - along, places).t();
 }
 
 }  // namespace
@@ -51,14 +62,20 @@ Singular left_singular(const at::Tensor& matrix, at::ScalarType type) {
   for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
     const at::Tensor wide =
         matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(type);
-    gram.addmm_(wide, wide.t());
+    gram.add_(mm_in_panels(wide, wide.t()));
   }
   auto [ascending, vectors] = at::linalg_eigh(gram);
   return {vectors.flip({1}).to(matrix.scalar_type()), to_doubles(ascending.flip({0}).clamp_min(0))};
 }
 
 void scale_(at::Tensor& matrix, const Weights& weights) {
-  matrix.mul_(at::exp2(-weights.rows)).mul_(at::exp2(-weights.columns));
+  const at::Tensor rows = at::exp2(-weights.rows), columns = at::exp2(-weights.columns);
+  const std::int64_t across = 1 - contiguous_side(matrix);
+  for_each_panel(matrix, [&](std::int64_t begin, std::int64_t count) {
+    matrix.narrow(across, begin, count)
+        .mul_(across == 0 ? rows.narrow(0, begin, count) : rows)
+        .mul_(across == 1 ? columns.narrow(1, begin, count) : columns);
+  });
 }
 
 at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& device) {
@@ -112,7 +129,7 @@ Spectrum exact_spectrum(const at::Tensor& matrix) {
 
 Look look(const at::Tensor& matrix, const at::Tensor& range) {
   const at::Tensor basis = orthonormal(range);
-  return {basis, at::mm(basis.t(), matrix)};
+  return {basis, mm_in_panels(basis.t(), matrix)};
 }
 
 at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
@@ -120,22 +137,29 @@ at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
   const std::int64_t columns = matrix.size(1);
   const at::Tensor signs =
       at::randint(0, 2, {1, columns}, generator, at::kFloat).mul_(2).sub_(1).to(matrix.options());
-  at::Tensor sums = at::zeros({matrix.size(0), count}, matrix.options());
-  for (std::int64_t first = 0; first < columns; first += count) {
-    const std::int64_t width = std::min(count, columns - first);
+  // Few columns at a time would take long: several lots of them, which are added up in the end.
+  constexpr std::int64_t at_once = 256;
+  const std::int64_t lots = std::max<std::int64_t>(1, at_once / count), wide = lots * count;
+  at::Tensor sums = contiguous_side(matrix) == 1
+                        ? at::zeros({matrix.size(0), wide}, matrix.options())
+                        : at::zeros({wide, matrix.size(0)}, matrix.options()).t();
+  for (std::int64_t first = 0; first < columns; first += wide) {
+    const std::int64_t width = std::min(wide, columns - first);
     sums.narrow(1, 0, width)
         .addcmul_(matrix.narrow(1, first, width), signs.narrow(1, first, width));
   }
-  return sums;
+  for (std::int64_t lot = 1; lot < lots; ++lot)
+    sums.narrow(1, 0, count).add_(sums.narrow(1, lot * count, count));
+  return sums.narrow(1, 0, count);
 }
 
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {
   constexpr std::int64_t least = 128, elements = 1 << 18;  // all lines of a small matrix
   const std::int64_t most = std::max(least, elements / matrix.size(1 - along));
   const at::Tensor places = spread(matrix.size(along), most, matrix.device());
-  at::Tensor lines = matrix.index_select(along, places);
-  lines.sub_(along == 0 ? at::mm(look.basis.index_select(0, places), look.seen)
-                        : at::mm(look.basis, look.seen.index_select(1, places)));
+  at::Tensor lines = select_lines(matrix, along, places);
+  lines.sub_(along == 0 ? mm_in_panels(look.basis.index_select(0, places), look.seen)
+                        : mm_in_panels(look.basis, look.seen.index_select(1, places)));
   return {places, lines.square_()};
 }
 

@@ -48,13 +48,8 @@ class Coding {
     for (std::size_t i = 0; i < bytes_.size(); ++i) {
       if (bytes_[i].numel() != 0) which.push_back(i);
     }
-    for_each(which, [&](std::size_t i) {
-      if (is_float(i) && tables_ != Tables::planes)
-        frame_.header.tensors[i].spare = find_spare(bytes_[i], format(i));
-      attempts_[i].search = memories_ == nullptr || must_search(i);
-      plan(i);
-    });
-    encode(which);
+    for (const std::size_t i : which) attempts_[i].search = memories_ == nullptr || must_search(i);
+    plan_and_encode(which);
     if (memories_ == nullptr) return std::move(heads_);
     // What came out much larger than the last time is searched for after all.
     std::vector<std::size_t> again;
@@ -63,8 +58,7 @@ class Coding {
       again.push_back(i);
       attempts_[i].search = true;
     }
-    for_each(again, [&](std::size_t i) { plan(i); });
-    encode(again);
+    plan_and_encode(again);
     for (const std::size_t i : which) remember(i);
     return std::move(heads_);
   }
@@ -91,6 +85,7 @@ class Coding {
 
   void plan(std::size_t i) {
     if (!is_float(i) || tables_ == Tables::planes) return;
+    frame_.header.tensors[i].spare = find_spare(bytes_[i], format(i));
     const auto& sizes = frame_.header.tensors[i].sizes;
     if (const at::Tensor reference = reference_of(i); reference.defined()) {
       attempts_[i].delta = plan_delta(bytes_[i], reference, format(i), spare(i), sizes,
@@ -127,8 +122,16 @@ class Coding {
     for_each_tensor(device_, sizes, [&](std::size_t k) { body(which[k]); });
   }
 
-  void encode(const std::vector<std::size_t>& which) {
-    if (device_.is_cpu()) return for_each(which, [&](std::size_t i) { encode(i); });
+  void plan_and_encode(const std::vector<std::size_t>& which) {
+    // A tensor at a time: while one is searched, others are encoded, which shares better.
+    for_each(which, [&](std::size_t i) {
+      plan(i);
+      if (device_.is_cpu()) encode(i);
+    });
+    if (!device_.is_cpu()) encode_on_device(which);
+  }
+
+  void encode_on_device(const std::vector<std::size_t>& which) {
     for (std::size_t first = 0; first < which.size();) {
       std::vector<std::size_t> group;
       for (std::int64_t size = 0; first < which.size() && size < most_group_bytes; ++first) {
