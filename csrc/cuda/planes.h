@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/float_format.h"
@@ -75,14 +76,14 @@ class PlanesEncoder {
   std::vector<Tensor> tensors_;
 };
 
-// The untrusted bytes section[0, size) in device memory, and where their elements shall go, in
-// device memory.
+// The untrusted bytes section[0, size) in device memory. `room` gives the device memory for their
+// elements: it is called once, when all heads were read, unless this one is wrong.
 struct PlanesSource {
   const std::uint8_t* section;
   std::size_t size;
   std::int64_t elements;
   FloatFormat format;
-  void* out;
+  std::function<void*()> room;
 };
 
 // Decodes all of them and waits for it. statuses[k] becomes what core's decode_planes returns for

@@ -22,6 +22,8 @@ class Decoder {
   int run() {
     if (int error = read_heads()) return error;
     check_sizes();
+    for (std::size_t k = 0; k < tensors_.size(); ++k)
+      if (is_left(k)) tensors_[k].out = tensors_[k].source->room();
     if (int error = allocate_array(allocate_, tensors_.size(), &failed_)) return error;
     const std::size_t failed_size = tensors_.size() * sizeof *failed_;
     if (int error = clear(failed_, failed_size, stream_)) return error;
@@ -41,6 +43,7 @@ class Decoder {
     const PlanesSource* source = nullptr;
     PlanesHead head{};
     std::size_t head_size = 0;
+    void* out = nullptr;
     const std::uint32_t* mask = nullptr;
     const std::int64_t* kept_before = nullptr;
     std::array<const std::uint8_t*, most_planes> planes{};  // null: constant
@@ -90,9 +93,10 @@ class Decoder {
   void check_sizes() {
     for (std::size_t k = 0; k < tensors_.size(); ++k) {
       if (statuses_[k] != Status::ok) continue;
-      const auto& [section, size, elements, format, out] = *tensors_[k].source;
-      const std::uint64_t bodies = planes_body_size(tensors_[k].head, elements, format);
-      const std::size_t there = size - tensors_[k].head_size;
+      const PlanesSource& source = *tensors_[k].source;
+      const std::uint64_t bodies =
+          planes_body_size(tensors_[k].head, source.elements, source.format);
+      const std::size_t there = source.size - tensors_[k].head_size;
       if (bodies > there) statuses_[k] = Status::truncated;
       if (bodies < there) statuses_[k] = Status::bad_section;
     }
@@ -173,10 +177,11 @@ class Decoder {
       TaskListBuilder<typename Job::Tensor> list;
       for (std::size_t k = 0; k < tensors_.size(); ++k) {
         const Tensor& own = tensors_[k];
-        const auto& [section, size, elements, format, out] = *own.source;
+        const std::int64_t elements = own.source->elements;
+        const FloatFormat format = own.source->format;
         if (!is_left(k) || format.bytes != width.value) continue;
         typename Job::Tensor there{
-            {elements, own.mask, own.kept_before, format.is_float()}, out, {}, {}};
+            {elements, own.mask, own.kept_before, format.is_float()}, own.out, {}, {}};
         for (int p = 0; p < width.value; ++p) {
           there.planes[p] = own.planes[p];
           if (own.planes[p] == nullptr) there.constant.set_byte(p, own.head.planes[p].constant);

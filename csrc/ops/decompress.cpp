@@ -98,9 +98,7 @@ void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const TensorRecord& record = header.tensors[i];
     if (record.method != Method::planes) continue;
-    const at::Tensor bytes = room_of(i)();
-    if (record.bytes == 0) continue;
-    sections.push_back({{bytes, float_format(record.dtype)},
+    sections.push_back({room_of(i), float_format(record.dtype), record.elements,
                         static_cast<std::int64_t>(record.section_offset),
                         static_cast<std::int64_t>(record.section_size),
                         describe_tensor(i, record)});

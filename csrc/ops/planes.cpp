@@ -82,9 +82,10 @@ std::vector<Section> encode_planes_sections(const std::vector<PlanesTensor>& ten
 
 void decode_planes_sections(const at::Tensor& frame, const std::vector<PlanesSection>& sections) {
   std::vector<cuda::PlanesSource> sources;
-  for (const auto& [tensor, offset, size, where] : sections) {
-    sources.push_back({frame.data_ptr<std::uint8_t>() + offset, static_cast<std::size_t>(size),
-                       elements_of(tensor), tensor.format, tensor.bytes.data_ptr()});
+  for (const PlanesSection& section : sections) {
+    sources.push_back({frame.data_ptr<std::uint8_t>() + section.offset,
+                       static_cast<std::size_t>(section.size), section.elements, section.format,
+                       [&room = section.room] { return room().data_ptr(); }});
   }
   DeviceMemory memory(frame.device());
   std::vector<Status> statuses;

@@ -26,14 +26,16 @@ Section encode_planes_section(const PlanesTensor& tensor);
 // last of them is.
 std::vector<Section> encode_planes_sections(const std::vector<PlanesTensor>& tensors);
 
-// `size` untrusted bytes of a frame from `offset` on, the section of `tensor`.
+// `size` untrusted bytes of a frame from `offset` on, the section of `elements` elements.
 struct PlanesSection {
-  PlanesTensor tensor;
-  std::int64_t offset, size;
+  Room room;
+  FloatFormat format;
+  std::int64_t elements, offset, size;
   std::string where;  // for errors
 };
 
-// Decodes them from a frame on CUDA into their tensors, all at once. Raises CorruptFrameError.
+// Decodes them from a frame on CUDA, all at once, into tensors that are allocated when all heads
+// were checked. Raises CorruptFrameError.
 void decode_planes_sections(const at::Tensor& frame, const std::vector<PlanesSection>& sections);
 
 // Decodes `size` untrusted bytes of `frame`, on the CPU, from `offset` on into `elements` elements

@@ -59,18 +59,23 @@ std::vector<Status> decoded_on(Device&& device, const std::vector<Bytes>& sectio
                                std::vector<Tensor>& tensors) {
   const auto allocate = [&](std::size_t bytes) { return device.allocate(bytes); };
   std::vector<cuda::PlanesSource> sources;
+  std::vector<void*> outs(tensors.size());  // null where no room was asked for
   for (std::size_t k = 0; k < tensors.size(); ++k) {
     const std::size_t offset = (k + 1) % 4;
     auto* const section =
         static_cast<std::uint8_t*>(device.allocate(sections[k].size() + offset)) + offset;
     device.write(section, sections[k].data(), sections[k].size());
     sources.push_back({section, sections[k].size(), tensors[k].elements, tensors[k].format,
-                       device.allocate(tensors[k].bytes())});
+                       [&device, &tensors, &outs, k] {
+                         REQUIRE(outs[k] == nullptr);
+                         return outs[k] = device.allocate(tensors[k].bytes());
+                       }});
   }
   std::vector<Status> statuses;
   REQUIRE(cuda::decode_planes(sources, allocate, nullptr, statuses) == 0);
-  for (std::size_t k = 0; k < tensors.size(); ++k)
-    device.read(tensors[k].words.data(), sources[k].out, tensors[k].bytes());
+  for (std::size_t k = 0; k < tensors.size(); ++k) {
+    if (outs[k] != nullptr) device.read(tensors[k].words.data(), outs[k], tensors[k].bytes());
+  }
   return statuses;
 }
 

@@ -33,6 +33,33 @@ TEST_CASE("warps refuse the damaged planes that the CPU refuses") {
   test::check_device_damage<EmulatedDevice>({66000}, float_format(DType::float32), 20);
 }
 
+TEST_CASE("warps ask for no room where a head or a size is wrong") {
+  const Tensor tensor("rows zero", 5000, float_format(DType::float32));
+  const test::Bytes good = test::encoded(tensor);
+  test::Bytes cut = good, other_flags = good, longer = good;
+  cut.pop_back();
+  other_flags[0] = 0xFF;
+  longer.push_back(0);
+  EmulatedDevice device;
+  std::vector<int> asked(4);
+  std::vector<Tensor> back(4, tensor);
+  std::vector<cuda::PlanesSource> sources;
+  for (const test::Bytes* section : {&cut, &good, &other_flags, &longer}) {
+    const std::size_t k = sources.size();
+    sources.push_back(
+        {section->data(), section->size(), tensor.elements, tensor.format, [&asked, &back, k] {
+           ++asked[k];
+           return static_cast<void*>(back[k].words.data());
+         }});
+  }
+  const auto allocate = [&](std::size_t bytes) { return device.allocate(bytes); };
+  std::vector<Status> statuses;
+  REQUIRE(cuda::decode_planes(sources, allocate, nullptr, statuses) == 0);
+  CHECK(asked == std::vector<int>{0, 1, 0, 0});
+  CHECK(statuses == std::vector<Status>{Status::truncated, Status::ok, Status::bad_section,
+                                        Status::bad_section});
+}
+
 TEST_CASE("a long list takes as many launches and waits as one tensor") {
   const auto counts_of = [](std::size_t tensors) {
     const FloatFormat format = float_format(DType::float32);
@@ -92,7 +119,7 @@ TEST_CASE("an allocation that fails ends method planes") {
   for (std::size_t k = 0; k < tensors.size(); ++k) {
     CHECK(sections[k] == test::encoded(tensors[k]));
     sources.push_back({sections[k].data(), sections[k].size(), back[k].elements, back[k].format,
-                       back[k].words.data()});
+                       [&back, k] { return static_cast<void*>(back[k].words.data()); }});
   }
   std::vector<Status> statuses;
   check_failures([&] { return cuda::decode_planes(sources, allocate, nullptr, statuses); });
