@@ -35,7 +35,7 @@ TEST_CASE("warps refuse the damaged planes that the CPU refuses") {
 
 TEST_CASE("warps ask for no room where a head or a size is wrong") {
   const Tensor tensor("rows zero", 5000, float_format(DType::float32));
-  const test::Bytes good = test::encoded(tensor);
+  test::Bytes good = test::encoded(tensor);
   test::Bytes cut = good, other_flags = good, longer = good;
   cut.pop_back();
   other_flags[0] = 0xFF;
