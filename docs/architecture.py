@@ -70,7 +70,8 @@ LAYERS = (
             (1, "dtype near_lossless fixed_view"),
             (
                 1,
-                "scales low_rank search_limits spectrum rank_choice panels panel_product projection delta",
+                "scales low_rank search_limits spectrum rank_choice panels panel_product "
+                "projection delta",
             ),
             (1, "serialize features fixed planes"),
             (1, "prior prior_contract prior_state prior_probe native_prior"),

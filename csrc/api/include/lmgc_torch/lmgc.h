@@ -197,10 +197,10 @@ LMGC_API std::vector<at::Tensor> decompress(const at::Tensor& frame,
 struct TensorInfo {
   at::ScalarType dtype;
   std::vector<std::int64_t> sizes;
-  std::string method;          // how it is coded: a method's name but "auto"
-  std::int64_t raw_bytes;      // before
-  // In the frame, without its part of the header. Of small tensors that are coded as one: its part of
-  // their section, by its bytes.
+  std::string method;      // how it is coded: a method's name but "auto"
+  std::int64_t raw_bytes;  // before
+  // In the frame, without its part of the header. Of small tensors that are coded as one: its part
+  // of their section, by its bytes.
   std::int64_t section_bytes;
 };
 
