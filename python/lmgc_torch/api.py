@@ -109,8 +109,8 @@ def compress(
         The frame, uint8 of shape [bytes], on the device of the tensors (CPU if there are none). It
         is never larger than all tensors + 64 bytes + 0.1 % for each, and the names. The same
         tensors and options give the same bytes, on CPU and CUDA and for any number of threads; only
-        "lowrank" (and so "auto" and "lm") may find another prediction with another device, machine
-        or number of threads, or with a warm start.
+        "lowrank" (and so "auto" and "lm") may find another prediction on another device or machine,
+        or with a warm start.
 
     Raises:
         TypeError: `tensors` or what is in it is something else, a name is no str, `warm_start` is
