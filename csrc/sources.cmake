@@ -121,6 +121,7 @@ set(LMGC_CORE_TEST_SOURCES
   tests/core/test_range_coder.cpp
   tests/core/test_predict.cpp
   tests/core/test_lanes.cpp
+  tests/core/test_checksum.cpp
   tests/core/test_frame.cpp
   tests/core/test_short_floats.cpp
   tests/core/test_segments.cpp
