@@ -103,10 +103,9 @@ class Fit {
   // a prediction's residual are, which suit best.
   void look_first() {
     matrix_ = source_.copy(work_);
-    {
-      const at::Tensor squares = matrix_.square();
-      weights_ = balance({{}, squares}, {{}, squares});
-    }
+    weights_ = balance(line_squares(matrix_, 0), line_squares(matrix_, 1));
+    limit_unseen(weights_.rows);
+    limit_unseen(weights_.columns);
     scale_(matrix_, weights_);
     const double total = sum_of_squares(matrix_);
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));
@@ -152,6 +151,11 @@ class Fit {
   static void limit_change(at::Tensor& exponents) {
     constexpr double most = 8;
     exponents.clamp_min_(exponents.median().item<double>() - most);
+  }
+
+  // Weights of lines of which the sample holds nothing: as if they were usual ones.
+  static void limit_unseen(at::Tensor& exponents) {
+    exponents.masked_fill_(exponents.le(unseen_weight), exponents.median());
   }
 
   // In the matrix's own weights: what the first look leads to is all.

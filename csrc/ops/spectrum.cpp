@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <tuple>
 
@@ -87,17 +88,14 @@ at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& devi
 
 Weights balance(const LineSquares& some_rows, const LineSquares& some_columns) {
   constexpr int rounds = 3;
-  constexpr double least = 1e-30;
-  const auto at_places = [](const at::Tensor& values, const LineSquares& some, std::int64_t along) {
-    return some.places.defined() ? values.index_select(along, some.places) : values;
-  };
+  const double least = std::ldexp(1.0, 2 * unseen_weight);
   at::Tensor rows, columns = at::ones({1, some_rows.squares.size(1)}, some_rows.squares.options());
   for (int round = 0; round < rounds; ++round) {
-    const at::Tensor of_columns = at_places(columns, some_columns, 1);
+    const at::Tensor of_columns = columns.index_select(1, some_columns.places);
     rows = at::mm(some_columns.squares, of_columns.reciprocal().t())
                .div_(of_columns.size(1))
                .clamp_min_(least);
-    const at::Tensor of_rows = at_places(rows, some_rows, 0);
+    const at::Tensor of_rows = rows.index_select(0, some_rows.places);
     columns =
         at::mm(of_rows.reciprocal().t(), some_rows.squares).div_(of_rows.size(0)).clamp_min_(least);
   }
@@ -153,10 +151,23 @@ at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
   return sums.narrow(1, 0, count);
 }
 
-LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {
+namespace {
+
+at::Tensor places_of_some(const at::Tensor& matrix, std::int64_t along) {
   constexpr std::int64_t least = 128, elements = 1 << 18;  // all lines of a small matrix
-  const std::int64_t most = std::max(least, elements / matrix.size(1 - along));
-  const at::Tensor places = spread(matrix.size(along), most, matrix.device());
+  return spread(matrix.size(along), std::max(least, elements / matrix.size(1 - along)),
+                matrix.device());
+}
+
+}  // namespace
+
+LineSquares line_squares(const at::Tensor& matrix, std::int64_t along) {
+  const at::Tensor places = places_of_some(matrix, along);
+  return {places, select_lines(matrix, along, places).square_()};
+}
+
+LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {
+  const at::Tensor places = places_of_some(matrix, along);
   at::Tensor lines = select_lines(matrix, along, places);
   lines.sub_(along == 0 ? mm_in_panels(look.basis.index_select(0, places), look.seen)
                         : mm_in_panels(look.basis, look.seen.index_select(1, places)));

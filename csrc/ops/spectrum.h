@@ -23,7 +23,7 @@ void scale_(at::Tensor& matrix, const Weights& weights);
 
 // Some lines of a matrix: their places, ascending, and the squares of their elements.
 struct LineSquares {
-  at::Tensor places;   // int64; undefined: all of them
+  at::Tensor places;   // int64
   at::Tensor squares;  // (rows, places) of columns, (places, columns) of rows
 
   // The sum of all squares of a matrix of so many elements.
@@ -31,7 +31,9 @@ struct LineSquares {
 };
 
 // Powers of two near the root mean squares of rows and columns, found by turns: of all rows from
-// `some_columns`, and of all columns from `some_rows`.
+// `some_columns`, and of all columns from `some_rows`. Of a line that holds nothing there, and of
+// one whose squares are smaller, 2^(2 * unseen_weight).
+inline constexpr int unseen_weight = -50;
 Weights balance(const LineSquares& some_rows, const LineSquares& some_columns);
 
 // Up to `most` places of `length`, evenly spread.
@@ -66,7 +68,8 @@ struct Look {
 // known, of randomized subspace iteration (Halko, Martinsson, Tropp 2011).
 Look look(const at::Tensor& matrix, const at::Tensor& range);
 
-// What a look does not see of some rows (`along` 0) or columns (1).
+// Of some rows (`along` 0) or columns (1): all of them, and what a look does not see of them.
+LineSquares line_squares(const at::Tensor& matrix, std::int64_t along);
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along);
 
 // A range when nothing is known, (rows, count): sums of columns with random signs, each column in
