@@ -160,7 +160,7 @@ class Fit {
 
   // In the matrix's own weights: what the first look leads to is all.
   void look_once(const Look& first, double total) {
-    const at::Tensor turn = left_singular(first.seen, at::kDouble).first;
+    const at::Tensor turn = left_singular(first.seen, at::kDouble, at::kDouble).first;
     only_ = leading_spectrum(matrix_, total,
                              mm_in_panels(matrix_, right_vectors(turn, first.seen).t()));
     double left = only_.total;
@@ -176,7 +176,8 @@ class Fit {
     const at::Tensor columns = spread(seen_.size(1), most_columns, seen_.device());
     const double share = static_cast<double>(columns.size(0)) / static_cast<double>(seen_.size(1));
     Spectrum spectrum;
-    std::tie(turn_, spectrum.squares) = left_singular(seen_.index_select(1, columns), at::kDouble);
+    std::tie(turn_, spectrum.squares) =
+        left_singular(seen_.index_select(1, columns), at::kDouble, at::kDouble);
     for (double& square : spectrum.squares) square /= share;
     // Not the matrix's own total, from which these differ by more than is left.
     spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), left);

@@ -57,15 +57,16 @@ double largest_of(const at::Tensor& matrix) {
   return std::max(most.item<double>(), -least.item<double>());
 }
 
-Singular left_singular(const at::Tensor& matrix, at::ScalarType type) {
+Singular left_singular(const at::Tensor& matrix, at::ScalarType products,
+                       at::ScalarType decomposition) {
   constexpr std::int64_t stripe = 16384;  // columns, so that not all of it is copied
-  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(type));
+  at::Tensor gram = at::zeros({matrix.size(0), matrix.size(0)}, matrix.options().dtype(products));
   for (std::int64_t first = 0; first < matrix.size(1); first += stripe) {
     const at::Tensor wide =
-        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(type);
+        matrix.narrow(1, first, std::min(stripe, matrix.size(1) - first)).to(products);
     gram.add_(mm_in_panels(wide, wide.t()));
   }
-  auto [ascending, vectors] = at::linalg_eigh(gram);
+  auto [ascending, vectors] = at::linalg_eigh(gram.to(decomposition));
   return {vectors.flip({1}).to(matrix.scalar_type()), to_doubles(ascending.flip({0}).clamp_min(0))};
 }
 
@@ -118,7 +119,7 @@ double sum_of_squares(const at::Tensor& matrix) {
 
 Spectrum exact_spectrum(const at::Tensor& matrix) {
   Spectrum spectrum;
-  std::tie(spectrum.left, spectrum.squares) = left_singular(matrix, at::kDouble);
+  std::tie(spectrum.left, spectrum.squares) = left_singular(matrix, at::kDouble, at::kDouble);
   spectrum.inside = matrix;
   // Not from the matrix: what a rank leaves is a difference of these, tiny for some matrices.
   spectrum.total = std::accumulate(spectrum.squares.begin(), spectrum.squares.end(), 0.0);
@@ -183,11 +184,14 @@ double LineSquares::estimate(std::int64_t elements) const {
 Spectrum leading_spectrum(const at::Tensor& matrix, double total, const at::Tensor& range) {
   Spectrum spectrum;
   const Look found = look(matrix, range);
-  // Floats do where more is left than they lose.
+  // Decompositions in floats do where more is left than they lose. Products of floats do anyway:
+  // rows of what is seen are about as large as the components that they are near, and so are the
+  // errors of their products.
   constexpr double much = 1e-5;
   const double seen = sum_of_squares(found.seen);
   std::tie(spectrum.left, spectrum.squares) =
-      left_singular(found.seen, total - seen > much * total ? matrix.scalar_type() : at::kDouble);
+      left_singular(found.seen, matrix.scalar_type(),
+                    total - seen > much * total ? matrix.scalar_type() : at::kDouble);
   spectrum.left = at::mm(found.basis, spectrum.left);
   spectrum.outside = found.basis;
   spectrum.inside = found.seen;

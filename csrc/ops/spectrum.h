@@ -40,9 +40,11 @@ Weights balance(const LineSquares& some_rows, const LineSquares& some_columns);
 at::Tensor spread(std::int64_t length, std::int64_t most, const at::Device& device);
 
 // All left singular vectors, in columns, and squared singular values of a matrix, the largest
-// first. Through its Gram matrix, in `type`: squares of small singular values drown in floats.
+// first. Through its Gram matrix, whose products and decomposition are in these types: squares of
+// small singular values drown in floats, unless rows that hold them are small themselves.
 using Singular = std::pair<at::Tensor, std::vector<double>>;
-Singular left_singular(const at::Tensor& matrix, at::ScalarType type);
+Singular left_singular(const at::Tensor& matrix, at::ScalarType products,
+                       at::ScalarType decomposition);
 
 // The leading left singular vectors and squared singular values of a matrix whose rows are its
 // shorter side.
