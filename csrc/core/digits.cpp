@@ -100,20 +100,26 @@ SurelyCoded surely_coded(const ContextCounts& counts, const std::vector<rans::Ta
 void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
                     const SurelyCoded& surely, std::vector<std::uint8_t>& escapes) {
   const auto width = static_cast<std::uint8_t>(surely.last - surely.first);
-  const auto is_surely_coded = [&](std::uint8_t symbol) {
-    return static_cast<std::uint8_t>(symbol - surely.first) <= width;
+  const auto is_rare = [&](std::uint8_t symbol) {
+    return static_cast<std::uint8_t>(static_cast<std::uint8_t>(symbol - surely.first) > width);
   };
-  constexpr std::size_t stretch = 64;  // one comparison of vectors, nearly always
-  for (std::size_t first = 0; first < block.symbols.size(); first += stretch) {
-    const std::size_t end = std::min(first + stretch, block.symbols.size());
-    bool all = true;
-    for (std::size_t i = first; i < end; ++i) all &= is_surely_coded(block.symbols[i]);
-    for (std::size_t i = first; !all && i < end; ++i) {
-      const std::uint8_t symbol = block.symbols[i];
-      if (is_surely_coded(symbol)) continue;
-      if (symbol != symbol_escape && tables[block.contexts[i]].frequency[symbol] != 0) continue;
+  constexpr std::size_t stretch = 32;  // a few comparisons of vectors, nearly always
+  const std::size_t count = block.symbols.size();
+  for (std::size_t first = 0; first < count; first += stretch) {
+    std::uint8_t* const symbols = block.symbols.data() + first;
+    const std::size_t length = std::min(stretch, count - first);
+    std::uint8_t any_rare = length < stretch ? 1 : 0;
+    if (length == stretch) {
+      for (std::size_t i = 0; i < stretch; ++i)
+        any_rare = static_cast<std::uint8_t>(any_rare | is_rare(symbols[i]));
+    }
+    for (std::size_t i = 0; any_rare != 0 && i < length; ++i) {
+      const std::uint8_t symbol = symbols[i];
+      if (is_rare(symbol) == 0) continue;
+      if (symbol != symbol_escape && tables[block.contexts[first + i]].frequency[symbol] != 0)
+        continue;
       escapes.push_back(symbol);
-      block.symbols[i] = symbol_escape;
+      symbols[i] = symbol_escape;
     }
   }
 }
