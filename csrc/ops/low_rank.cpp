@@ -32,9 +32,13 @@ struct Source {
   // Elements are divided by 2^exponent, so that squares neither overflow nor vanish.
   int exponent = 0;
 
-  // A copy of it, or of a part, to work in; in memory as the matrix is.
-  at::Tensor copy(at::ScalarType type) const { return copy_of(matrix, type); }
-  at::Tensor copy_of(const at::Tensor& of, at::ScalarType type) const {
+  // A copy to work in, of it without its weights, or of a part; in memory as the matrix is.
+  at::Tensor copy(at::ScalarType type, const Weights& weights) const {
+    const Unweigh unweigh(weights);
+    return copy_of(matrix, type, &unweigh);
+  }
+  at::Tensor copy_of(const at::Tensor& of, at::ScalarType type,
+                     const Unweigh* unweigh = nullptr) const {
     at::Tensor values = at::empty_like(of, of.options().dtype(type));
     const std::int64_t across = 1 - contiguous_side(of);
     // A power that is out of a float's range comes in two steps.
@@ -45,6 +49,7 @@ struct Source {
       if (!finite) to.nan_to_num_(0.0, 0.0, 0.0);
       to.mul_(std::ldexp(1.0, first));
       if (second != 0) to.mul_(std::ldexp(1.0, second));
+      if (unweigh != nullptr) unweigh->panel_(to, across, begin, count);
     });
     return values;
   }
@@ -102,20 +107,18 @@ class Fit {
   // A look at the matrix in weights that are its own: says what to expect, and what the weights of
   // a prediction's residual are, which suit best.
   void look_first() {
-    matrix_ = source_.copy(work_);
-    weights_ = balance(line_squares(matrix_, 0), line_squares(matrix_, 1));
+    weights_ = balance(squares_of_some(0), squares_of_some(1));
     limit_unseen(weights_.rows);
     limit_unseen(weights_.columns);
-    scale_(matrix_, weights_);
-    const double total = sum_of_squares(matrix_);
+    matrix_ = source_.copy(work_, weights_);
     const Look first = look(matrix_, signed_sums(matrix_, first_count()));
     seen_ = first.seen;
 
-    if (!limits_.reweighs && rows() > limits_.most_exact_side) return look_once(first, total);
+    if (!limits_.reweighs && rows() > limits_.most_exact_side) return look_once(first);
     const LineSquares rows_left = residual_squares(matrix_, first, 0);
     const LineSquares columns_left = residual_squares(matrix_, first, 1);
     const double left = columns_left.estimate(matrix_.numel());
-    needs_double_ = work_ == at::kFloat && left < 1e-11 * total;
+    needs_double_ = work_ == at::kFloat && left < 1e-11 * (left + sum_of_squares(first.seen));
     change_ = balance(rows_left, columns_left);
     limit_change(change_.rows);
     limit_change(change_.columns);
@@ -132,7 +135,7 @@ class Fit {
     fit.in_double = work_ == at::kDouble;
     if (expected_.rank == 0) return fit;
     if (!only_.left.defined()) {
-      scale_(matrix_, change_);
+      Unweigh(change_).matrix_(matrix_);
       weights_ = {weights_.rows + change_.rows, weights_.columns + change_.columns};
       only_ = spectrum();
     }
@@ -143,6 +146,10 @@ class Fit {
 
  private:
   std::int64_t rows() const { return matrix_.size(0); }
+  LineSquares squares_of_some(std::int64_t along) const {
+    const SomeLines some = some_lines(source_.matrix, along);
+    return {some.places, source_.copy_of(some.elements, work_).square_()};
+  }
   // Components that the first look takes away: about as many as a section will.
   std::int64_t first_count() const {
     return std::min(rows(), std::min(rows() / 4, limits_.most_components * 3 / 4) + oversampling);
@@ -159,7 +166,8 @@ class Fit {
   }
 
   // In the matrix's own weights: what the first look leads to is all.
-  void look_once(const Look& first, double total) {
+  void look_once(const Look& first) {
+    const double total = sum_of_squares(matrix_);
     const at::Tensor turn = left_singular(first.seen, at::kDouble, at::kDouble).first;
     only_ = leading_spectrum(matrix_, total,
                              mm_in_panels(matrix_, right_vectors(turn, first.seen).t()));
@@ -189,7 +197,7 @@ class Fit {
     const at::Tensor& elements = source_.elements.defined() ? source_.elements : source_.matrix;
     return sample_of(elements, weights_, [&](const at::Tensor& sample, const Weights& weights) {
       at::Tensor values = source_.copy_of(sample, work_);
-      scale_(values, weights);
+      Unweigh(weights).matrix_(values);
       return precisions_of(values, weights, grid_);
     });
   }
@@ -231,7 +239,7 @@ std::optional<Source> source_of(const View& view, at::ScalarType work) {
   double largest = largest_of(view.matrix);
   if (!std::isfinite(largest)) {
     source.finite = false;
-    largest = largest_of(source.copy(work));
+    largest = largest_of(source.copy_of(view.matrix, work));
   }
   if (!(largest > 0)) return std::nullopt;
   source.exponent = std::ilogb(largest) + 1;

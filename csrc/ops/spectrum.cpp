@@ -44,12 +44,6 @@ at::Tensor orthonormal(const at::Tensor& matrix) {
   return basis.to(matrix.scalar_type());
 }
 
-// Some rows (`along` 0) or columns (1), taken as they lie in memory.
-at::Tensor select_lines(const at::Tensor& matrix, std::int64_t along, const at::Tensor& places) {
-  return contiguous_side(matrix) == 1 ? matrix.index_select(along, places)
-                                      : matrix.t().index_select(1 - along, places).t();
-}
-
 }  // namespace
 
 double largest_of(const at::Tensor& matrix) {
@@ -70,13 +64,19 @@ Singular left_singular(const at::Tensor& matrix, at::ScalarType products,
   return {vectors.flip({1}).to(matrix.scalar_type()), to_doubles(ascending.flip({0}).clamp_min(0))};
 }
 
-void scale_(at::Tensor& matrix, const Weights& weights) {
-  const at::Tensor rows = at::exp2(-weights.rows), columns = at::exp2(-weights.columns);
+Unweigh::Unweigh(const Weights& weights)
+    : rows_(at::exp2(-weights.rows)), columns_(at::exp2(-weights.columns)) {}
+
+void Unweigh::panel_(at::Tensor panel, std::int64_t across, std::int64_t begin,
+                     std::int64_t count) const {
+  panel.mul_(across == 0 ? rows_.narrow(0, begin, count) : rows_)
+      .mul_(across == 1 ? columns_.narrow(1, begin, count) : columns_);
+}
+
+void Unweigh::matrix_(const at::Tensor& matrix) const {
   const std::int64_t across = 1 - contiguous_side(matrix);
   for_each_panel(matrix, [&](std::int64_t begin, std::int64_t count) {
-    matrix.narrow(across, begin, count)
-        .mul_(across == 0 ? rows.narrow(0, begin, count) : rows)
-        .mul_(across == 1 ? columns.narrow(1, begin, count) : columns);
+    panel_(matrix.narrow(across, begin, count), across, begin, count);
   });
 }
 
@@ -152,24 +152,17 @@ at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
   return sums.narrow(1, 0, count);
 }
 
-namespace {
-
-at::Tensor places_of_some(const at::Tensor& matrix, std::int64_t along) {
-  constexpr std::int64_t least = 128, elements = 1 << 18;  // all lines of a small matrix
-  return spread(matrix.size(along), std::max(least, elements / matrix.size(1 - along)),
-                matrix.device());
-}
-
-}  // namespace
-
-LineSquares line_squares(const at::Tensor& matrix, std::int64_t along) {
-  const at::Tensor places = places_of_some(matrix, along);
-  return {places, select_lines(matrix, along, places).square_()};
+SomeLines some_lines(const at::Tensor& matrix, std::int64_t along) {
+  constexpr std::int64_t least = 128, elements = 1 << 18;
+  const std::int64_t most = std::max(least, elements / matrix.size(1 - along));
+  const at::Tensor places = spread(matrix.size(along), most, matrix.device());
+  // As they lie in memory.
+  return {places, contiguous_side(matrix) == 1 ? matrix.index_select(along, places)
+                                               : matrix.t().index_select(1 - along, places).t()};
 }
 
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along) {
-  const at::Tensor places = places_of_some(matrix, along);
-  at::Tensor lines = select_lines(matrix, along, places);
+  auto [places, lines] = some_lines(matrix, along);
   lines.sub_(along == 0 ? mm_in_panels(look.basis.index_select(0, places), look.seen)
                         : mm_in_panels(look.basis, look.seen.index_select(1, places)));
   return {places, lines.square_()};

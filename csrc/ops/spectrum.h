@@ -18,13 +18,27 @@ struct Weights {
 // The largest magnitude of a matrix that is not empty; NaN if there is one.
 double largest_of(const at::Tensor& matrix);
 
-// Takes the weights off, in place.
-void scale_(at::Tensor& matrix, const Weights& weights);
+// Takes weights off, in place: off a matrix, or off its panels, (begin, count) of `across`.
+class Unweigh {
+ public:
+  explicit Unweigh(const Weights& weights);
+  void panel_(at::Tensor panel, std::int64_t across, std::int64_t begin, std::int64_t count) const;
+  void matrix_(const at::Tensor& matrix) const;
 
-// Some lines of a matrix: their places, ascending, and the squares of their elements.
+ private:
+  at::Tensor rows_, columns_;  // what to multiply by
+};
+
+// Some rows (`along` 0) or columns (1) of a matrix, evenly spread, or all of a small one: their
+// places, int64 and ascending, and elements, (places, columns) or (rows, places).
+struct SomeLines {
+  at::Tensor places, elements;
+};
+SomeLines some_lines(const at::Tensor& matrix, std::int64_t along);
+
+// The squares of their elements.
 struct LineSquares {
-  at::Tensor places;   // int64
-  at::Tensor squares;  // (rows, places) of columns, (places, columns) of rows
+  at::Tensor places, squares;
 
   // The sum of all squares of a matrix of so many elements.
   double estimate(std::int64_t elements) const;
@@ -70,8 +84,7 @@ struct Look {
 // known, of randomized subspace iteration (Halko, Martinsson, Tropp 2011).
 Look look(const at::Tensor& matrix, const at::Tensor& range);
 
-// Of some rows (`along` 0) or columns (1): all of them, and what a look does not see of them.
-LineSquares line_squares(const at::Tensor& matrix, std::int64_t along);
+// What a look does not see of some rows (`along` 0) or columns (1).
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along);
 
 // A range when nothing is known, (rows, count): sums of columns with random signs, each column in
