@@ -70,54 +70,58 @@ Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, Di
 
 namespace {
 
-// Symbols outside of [first, last] may be escapes: they are one, or have no frequency in some table
-// although they occur with its context.
-struct SurelyCoded {
-  std::uint8_t first = 0, last = 0;
+// Which symbols may be escapes: they are one, or have no frequency in some table although they
+// occur with its context.
+struct MaybeEscapes {
+  std::uint8_t first = 0, last = 0;  // outside of [first, last] with some context
+  std::uint16_t contexts[256] = {};  // with contexts below
 };
 
-SurelyCoded surely_coded(const ContextCounts& counts, const std::vector<rans::Table>& tables) {
-  bool escapes[256] = {};
-  escapes[symbol_escape] = true;
+MaybeEscapes maybe_escapes(const ContextCounts& counts, const std::vector<rans::Table>& tables) {
+  MaybeEscapes result;
   for (std::size_t c = 0; c < tables.size(); ++c) {
-    for (std::size_t s = 0; s < 256; ++s)
-      escapes[s] |= counts[c][s] != 0 && tables[c].frequency[s] == 0;
+    for (std::size_t s = 0; s < 256; ++s) {
+      if (counts[c][s] != 0 && tables[c].frequency[s] == 0)
+        result.contexts[s] = static_cast<std::uint16_t>(c + 1);
+    }
   }
+  result.contexts[symbol_escape] = 256;
   // The longest run, of which there is one: the escape is not all there is.
-  SurelyCoded best;
   int length = 0;
   for (int s = 0, first = 0; s < 256; ++s) {
-    if (escapes[s]) first = s + 1;
+    if (result.contexts[s] != 0) first = s + 1;
     if (s + 1 - first <= length) continue;
     length = s + 1 - first;
-    best = {static_cast<std::uint8_t>(first), static_cast<std::uint8_t>(s)};
+    result.first = static_cast<std::uint8_t>(first);
+    result.last = static_cast<std::uint8_t>(s);
   }
-  return best;
+  return result;
 }
 
 // Where a symbol has no frequency in its table, the escape takes its place and it joins the
 // escapes.
 void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
-                    const SurelyCoded& surely, std::vector<std::uint8_t>& escapes) {
-  const auto width = static_cast<std::uint8_t>(surely.last - surely.first);
-  const auto is_rare = [&](std::uint8_t symbol) {
-    return static_cast<std::uint8_t>(static_cast<std::uint8_t>(symbol - surely.first) > width);
-  };
-  constexpr std::size_t stretch = 32;  // a few comparisons of vectors, nearly always
+                    const MaybeEscapes& maybe, std::vector<std::uint8_t>& escapes) {
+  const auto first_sure = maybe.first;
+  const auto width = static_cast<std::uint8_t>(maybe.last - maybe.first);
+  constexpr std::size_t stretch = 32;  // a few comparisons of vectors, if all are sure
   const std::size_t count = block.symbols.size();
   for (std::size_t first = 0; first < count; first += stretch) {
     std::uint8_t* const symbols = block.symbols.data() + first;
+    const std::uint8_t* const contexts = block.contexts.data() + first;
     const std::size_t length = std::min(stretch, count - first);
-    std::uint8_t any_rare = length < stretch ? 1 : 0;
     if (length == stretch) {
-      for (std::size_t i = 0; i < stretch; ++i)
-        any_rare = static_cast<std::uint8_t>(any_rare | is_rare(symbols[i]));
+      std::uint8_t any = 0;
+      for (std::size_t i = 0; i < stretch; ++i) {
+        const auto from_first = static_cast<std::uint8_t>(symbols[i] - first_sure);
+        any = static_cast<std::uint8_t>(any | static_cast<std::uint8_t>(from_first > width));
+      }
+      if (any == 0) continue;
     }
-    for (std::size_t i = 0; any_rare != 0 && i < length; ++i) {
+    for (std::size_t i = 0; i < length; ++i) {
       const std::uint8_t symbol = symbols[i];
-      if (is_rare(symbol) == 0) continue;
-      if (symbol != symbol_escape && tables[block.contexts[first + i]].frequency[symbol] != 0)
-        continue;
+      if (contexts[i] >= maybe.contexts[symbol]) continue;
+      if (symbol != symbol_escape && tables[contexts[i]].frequency[symbol] != 0) continue;
       escapes.push_back(symbol);
       symbols[i] = symbol_escape;
     }
@@ -182,7 +186,7 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
   std::vector<rans::EncodeEntry> entries(256 * tables.size());
   for (std::size_t c = 0; c < tables.size(); ++c)
     rans::fill_encode_entries(tables[c], entries.data() + 256 * c);
-  const SurelyCoded surely = surely_coded(counts[0], tables);
+  const MaybeEscapes maybe = maybe_escapes(counts[0], tables);
 
   coded.blocks.resize(blocks.size());
   coded.head.blocks.resize(blocks.size());
@@ -190,7 +194,7 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
     DigitsBlock block = std::move(blocks[static_cast<std::size_t>(b)]);
     const auto symbols = static_cast<std::uint32_t>(block.symbols.size());
     std::vector<std::uint8_t> escapes;
-    divert_escapes(block, tables, surely, escapes);
+    divert_escapes(block, tables, maybe, escapes);
     const Scratch room(rans::block_bound(symbols));
     std::uint8_t* const end = room.data() + rans::block_bound(symbols);
     const std::uint8_t* const begin = rans::encode_contexts(
