@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
+#include <mutex>
 
+#include "core/histogram.h"
 #include "core/scratch.h"
 
 namespace lmgc {
@@ -70,68 +73,28 @@ Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, Di
 
 namespace {
 
-// Which symbols may be escapes: they are one, or have no frequency in some table although they
-// occur with its context.
-struct MaybeEscapes {
-  std::uint8_t first = 0, last = 0;  // outside of [first, last] with some context
-  std::uint16_t contexts[256] = {};  // with contexts below
-};
-
-MaybeEscapes maybe_escapes(const ContextCounts& counts, const std::vector<rans::Table>& tables) {
-  MaybeEscapes result;
+// Of each context's 256 symbols, one where the escape stands for it: it has no frequency in the
+// context's table, or it is the escape.
+std::vector<std::uint8_t> find_escapes(const std::vector<rans::Table>& tables) {
+  std::vector<std::uint8_t> escapes(256 * tables.size());
   for (std::size_t c = 0; c < tables.size(); ++c) {
-    for (std::size_t s = 0; s < 256; ++s) {
-      if (counts[c][s] != 0 && tables[c].frequency[s] == 0)
-        result.contexts[s] = static_cast<std::uint16_t>(c + 1);
-    }
+    for (std::size_t s = 0; s < 256; ++s)
+      escapes[256 * c + s] = tables[c].frequency[s] == 0 || s == symbol_escape;
   }
-  result.contexts[symbol_escape] = 256;
-  // The longest run, of which there is one: the escape is not all there is.
-  int length = 0;
-  for (int s = 0, first = 0; s < 256; ++s) {
-    if (result.contexts[s] != 0) first = s + 1;
-    if (s + 1 - first <= length) continue;
-    length = s + 1 - first;
-    result.first = static_cast<std::uint8_t>(first);
-    result.last = static_cast<std::uint8_t>(s);
-  }
-  return result;
+  return escapes;
 }
 
-// Where a symbol has no frequency in its table, the escape takes its place and it joins the
-// escapes.
-void divert_escapes(DigitsBlock& block, const std::vector<rans::Table>& tables,
-                    const MaybeEscapes& maybe, std::vector<std::uint8_t>& escapes) {
-  const auto first_sure = maybe.first;
-  const auto width = static_cast<std::uint8_t>(maybe.last - maybe.first);
-  constexpr std::size_t stretch = 32;  // a few comparisons of vectors, if all are sure
+// Puts the escape in the place of symbols that it stands for, and those into `escaped`.
+void divert_escapes(DigitsBlock& block, const std::vector<std::uint8_t>& escapes,
+                    std::vector<std::uint8_t>& escaped) {
   const std::size_t count = block.symbols.size();
-  for (std::size_t first = 0; first < count; first += stretch) {
-    std::uint8_t* const symbols = block.symbols.data() + first;
-    const std::uint8_t* const contexts = block.contexts.data() + first;
-    const std::size_t length = std::min(stretch, count - first);
-    if (length == stretch) {
-      std::uint8_t any = 0;
-      for (std::size_t i = 0; i < stretch; ++i) {
-        const auto from_first = static_cast<std::uint8_t>(symbols[i] - first_sure);
-        any = static_cast<std::uint8_t>(any | static_cast<std::uint8_t>(from_first > width));
-      }
-      if (any == 0) continue;
-    }
-    for (std::size_t i = 0; i < length; ++i) {
-      const std::uint8_t symbol = symbols[i];
-      if (contexts[i] >= maybe.contexts[symbol]) continue;
-      if (symbol != symbol_escape && tables[contexts[i]].frequency[symbol] != 0) continue;
-      escapes.push_back(symbol);
-      symbols[i] = symbol_escape;
-    }
+  const std::uint8_t *const contexts = block.contexts.data(), *const is_escape = escapes.data();
+  std::uint8_t* const symbols = block.symbols.data();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (is_escape[256u * contexts[i] + symbols[i]] == 0) continue;
+    escaped.push_back(symbols[i]);
+    symbols[i] = symbol_escape;
   }
-}
-
-// Adds up how often each symbol occurs with each context.
-void count_symbols(const DigitsBlock& block, ContextCounts& counts) {
-  for (std::size_t i = 0; i < block.symbols.size(); ++i)
-    ++counts[block.contexts[i]][block.symbols[i]];
 }
 
 }  // namespace
@@ -166,35 +129,36 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
   const auto count = static_cast<std::int64_t>(blocks.size());
   // Counts are added up in a few tasks, so that they take little memory.
   const std::int64_t tasks = std::min<std::int64_t>(count, 16);
-  const auto all_contexts = static_cast<std::size_t>(contexts_of(kind));
-  std::vector<ContextCounts> counts(static_cast<std::size_t>(std::max<std::int64_t>(tasks, 1)),
-                                    ContextCounts(all_contexts));
+  ContextCounts counts(static_cast<std::size_t>(contexts_of(kind)));
+  std::mutex adding;
   parallel(tasks, [&](std::int64_t task) {
-    ContextCounts& own = counts[static_cast<std::size_t>(task)];
+    std::int64_t symbols = 0;
     for (std::int64_t b = task; b < count; b += tasks)
-      count_symbols(blocks[static_cast<std::size_t>(b)], own);
-  });
-  for (std::size_t c = 0; c < all_contexts; ++c) {
-    for (std::size_t task = 1; task < counts.size(); ++task) {
-      for (std::size_t s = 0; s < 256; ++s) counts[0][c][s] += counts[task][c][s];
+      symbols += std::ssize(blocks[static_cast<std::size_t>(b)].symbols);
+    ContextHistogram own(counts.size(), symbols);
+    for (std::int64_t b = task; b < count; b += tasks) {
+      const DigitsBlock& block = blocks[static_cast<std::size_t>(b)];
+      own.add(block.symbols.data(), block.contexts.data(), std::ssize(block.symbols));
     }
-  }
+    const std::lock_guard lock(adding);
+    own.add_to(counts);
+  });
   CodedDigits coded;
-  fit_digits(counts[0], kind, coded.head);
+  fit_digits(counts, kind, coded.head);
 
   const auto tables = mixture_tables(coded.head.mixture, coded.head.contexts, kind, parallel);
   std::vector<rans::EncodeEntry> entries(256 * tables.size());
   for (std::size_t c = 0; c < tables.size(); ++c)
     rans::fill_encode_entries(tables[c], entries.data() + 256 * c);
-  const MaybeEscapes maybe = maybe_escapes(counts[0], tables);
+  const std::vector<std::uint8_t> escapes = find_escapes(tables);
 
   coded.blocks.resize(blocks.size());
   coded.head.blocks.resize(blocks.size());
   parallel(count, [&](std::int64_t b) {
     DigitsBlock block = std::move(blocks[static_cast<std::size_t>(b)]);
     const auto symbols = static_cast<std::uint32_t>(block.symbols.size());
-    std::vector<std::uint8_t> escapes;
-    divert_escapes(block, tables, maybe, escapes);
+    std::vector<std::uint8_t> escaped;
+    divert_escapes(block, escapes, escaped);
     const Scratch room(rans::block_bound(symbols));
     std::uint8_t* const end = room.data() + rans::block_bound(symbols);
     const std::uint8_t* const begin = rans::encode_contexts(
@@ -202,11 +166,11 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
     const auto coded_size = static_cast<std::size_t>(end - begin);
     coded.head.blocks[static_cast<std::size_t>(b)] = {
         static_cast<std::uint32_t>((coded_size - block_size(symbols, 0)) / 2),
-        static_cast<std::uint32_t>(escapes.size()), static_cast<std::uint32_t>(block.tails.size())};
+        static_cast<std::uint32_t>(escaped.size()), static_cast<std::uint32_t>(block.tails.size())};
     CodedDigits::Block& out = coded.blocks[static_cast<std::size_t>(b)];
-    out.coded.reserve(coded_size + escapes.size());
+    out.coded.reserve(coded_size + escaped.size());
     out.coded.assign(begin, static_cast<const std::uint8_t*>(end));
-    out.coded.insert(out.coded.end(), escapes.begin(), escapes.end());
+    out.coded.insert(out.coded.end(), escaped.begin(), escaped.end());
     out.tails = std::move(block.tails);
   });
   return coded;
