@@ -169,8 +169,7 @@ class Fit {
   void look_once(const Look& first) {
     const double total = sum_of_squares(matrix_);
     const at::Tensor turn = left_singular(first.seen, at::kDouble, at::kDouble).first;
-    only_ = leading_spectrum(matrix_, total,
-                             mm_in_panels(matrix_, right_vectors(turn, first.seen).t()));
+    only_ = leading_spectrum(matrix_, total, range_from(matrix_, right_vectors(turn, first.seen)));
     double left = only_.total;
     for (const double square : only_.squares) left -= square;
     needs_double_ = work_ == at::kFloat && left < 1e-9 * total;
@@ -211,10 +210,10 @@ class Fit {
     // The right singular vectors that were found, in the new weights, and some more.
     const std::int64_t old = std::min(count, first);
     seen_.mul_(at::exp2(-change_.columns));
-    at::Tensor range = mm_in_panels(matrix_, right_vectors(turn_.narrow(1, 0, old), seen_).t());
+    at::Tensor range = range_from(matrix_, right_vectors(turn_.narrow(1, 0, old), seen_));
     if (count > old) range = at::cat({range, signed_sums(matrix_, count - old)}, 1);
     for (int iteration = 1; iteration < limits_.iterations; ++iteration)
-      range = mm_in_panels(matrix_, look(matrix_, range).seen.t());
+      range = range_from(matrix_, look(matrix_, range).seen);
     return leading_spectrum(matrix_, sum_of_squares(matrix_), range);
   }
 
@@ -297,7 +296,7 @@ namespace {
 // vectors, and one step of iteration leads from there.
 at::Tensor good_range(const at::Tensor& matrix, std::int64_t count) {
   const at::Tensor some = matrix.index_select(1, spread(matrix.size(1), count, matrix.device()));
-  return mm_in_panels(matrix, look(matrix, some).seen.t());
+  return range_from(matrix, look(matrix, some).seen);
 }
 
 }  // namespace

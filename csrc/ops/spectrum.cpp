@@ -131,6 +131,12 @@ Look look(const at::Tensor& matrix, const at::Tensor& range) {
   return {basis, mm_in_panels(basis.t(), matrix)};
 }
 
+// As its transposed, which is as fast however the matrix lies in memory: of one that lies in
+// columns, MKL makes the product itself in four times the time on some processors.
+at::Tensor range_from(const at::Tensor& matrix, const at::Tensor& right) {
+  return mm_in_panels(right, matrix.t()).t();
+}
+
 at::Tensor signed_sums(const at::Tensor& matrix, std::int64_t count) {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(20240917);
   const std::int64_t columns = matrix.size(1);

@@ -84,6 +84,10 @@ struct Look {
 // known, of randomized subspace iteration (Halko, Martinsson, Tropp 2011).
 Look look(const at::Tensor& matrix, const at::Tensor& range);
 
+// The range that right vectors lead to, which are the rows of `right`: matrix x right', (rows,
+// count).
+at::Tensor range_from(const at::Tensor& matrix, const at::Tensor& right);
+
 // What a look does not see of some rows (`along` 0) or columns (1).
 LineSquares residual_squares(const at::Tensor& matrix, const Look& look, std::int64_t along);
 
