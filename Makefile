@@ -132,7 +132,9 @@ $(TOOLS): pyproject.toml
 	  $(PY) -m pip install --quiet --group torch; }
 	@touch $@
 
+# The newest version of a package may have no wheel for an older Python.
 $(EDITABLE): $(TOOLS) pyproject.toml setup.py
 	@CMAKE_ARGS="-DBUILD_TESTING=ON $(CMAKE_ARGS)" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
-	  $(PY) -m pip install --quiet --no-build-isolation --editable ".[test,dev,bench,docs]"
+	  $(PY) -m pip install --quiet --prefer-binary --no-build-isolation \
+	  --editable ".[test,dev,bench,docs]"
 	@touch $@

@@ -115,6 +115,11 @@ WRITTEN_OTHERWISE = {
         for name in INDEX
         if name.startswith(("v1_planes_", "v1_scale_", "v3_short_scale_"))
     },
+    **{
+        name: "mixtures are fitted in fewer and larger steps"
+        for name in INDEX
+        if name.startswith(("v2_lm_scale_", "v3_lm_short_scale_", "v4_joined_s", "v4_lm_joined_"))
+    },
 }
 
 

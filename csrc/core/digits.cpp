@@ -73,22 +73,40 @@ Status read_digits_head(ByteReader& in, std::uint64_t symbols, Fraction kind, Di
 
 namespace {
 
-// Of each context's 256 symbols, one where the escape stands for it: it has no frequency in the
-// context's table, or it is the escape.
-std::vector<std::uint8_t> find_escapes(const std::vector<rans::Table>& tables) {
-  std::vector<std::uint8_t> escapes(256 * tables.size());
-  for (std::size_t c = 0; c < tables.size(); ++c) {
+// What codes the symbols of each context, 256 a context: only of contexts that occur.
+struct EncodeTables {
+  std::unique_ptr<rans::EncodeEntry[]> entries;
+  // One where the escape stands for the symbol: it has no frequency, or it is the escape.
+  std::unique_ptr<std::uint8_t[]> escapes;
+};
+
+bool occurs(const std::array<std::uint32_t, 256>& counts) {
+  std::uint32_t any = 0;
+  for (const std::uint32_t n : counts) any |= n;
+  return any != 0;
+}
+
+EncodeTables encode_tables(const DigitsHead& head, const ContextCounts& counts, Fraction kind,
+                           const Parallel& parallel) {
+  const std::size_t size = std::size_t{256} * head.contexts;
+  EncodeTables tables{std::make_unique_for_overwrite<rans::EncodeEntry[]>(size),
+                      std::make_unique_for_overwrite<std::uint8_t[]>(size)};
+  parallel(head.contexts, [&](std::int64_t context) {
+    if (!occurs(counts[static_cast<std::size_t>(context)])) return;
+    const rans::Table table = mixture_table(head.mixture, static_cast<int>(context), kind);
+    rans::fill_encode_entries(table, tables.entries.get() + 256 * context);
     for (std::size_t s = 0; s < 256; ++s)
-      escapes[256 * c + s] = tables[c].frequency[s] == 0 || s == symbol_escape;
-  }
-  return escapes;
+      tables.escapes[static_cast<std::size_t>(256 * context) + s] =
+          table.frequency[s] == 0 || s == symbol_escape;
+  });
+  return tables;
 }
 
 // Puts the escape in the place of symbols that it stands for, and those into `escaped`.
-void divert_escapes(DigitsBlock& block, const std::vector<std::uint8_t>& escapes,
+void divert_escapes(DigitsBlock& block, const std::uint8_t* is_escape,
                     std::vector<std::uint8_t>& escaped) {
   const std::size_t count = block.symbols.size();
-  const std::uint8_t *const contexts = block.contexts.data(), *const is_escape = escapes.data();
+  const std::uint8_t* const contexts = block.contexts.data();
   std::uint8_t* const symbols = block.symbols.data();
   for (std::size_t i = 0; i < count; ++i) {
     if (is_escape[256u * contexts[i] + symbols[i]] == 0) continue;
@@ -102,9 +120,7 @@ void divert_escapes(DigitsBlock& block, const std::vector<std::uint8_t>& escapes
 void fit_digits(const ContextCounts& counts, Fraction kind, DigitsHead& head) {
   head.contexts = 1;
   for (std::size_t c = 0; c < counts.size(); ++c) {
-    bool occurs = false;
-    for (const std::uint32_t n : counts[c]) occurs |= n != 0;
-    if (occurs) head.contexts = static_cast<std::uint8_t>(c + 1);
+    if (occurs(counts[c])) head.contexts = static_cast<std::uint8_t>(c + 1);
   }
   head.mixture = fit_mixture(counts, kind);
 }
@@ -146,23 +162,18 @@ CodedDigits code_digits(std::vector<DigitsBlock>& blocks, Fraction kind, const P
   CodedDigits coded;
   fit_digits(counts, kind, coded.head);
 
-  const auto tables = mixture_tables(coded.head.mixture, coded.head.contexts, kind, parallel);
-  std::vector<rans::EncodeEntry> entries(256 * tables.size());
-  for (std::size_t c = 0; c < tables.size(); ++c)
-    rans::fill_encode_entries(tables[c], entries.data() + 256 * c);
-  const std::vector<std::uint8_t> escapes = find_escapes(tables);
-
+  const EncodeTables tables = encode_tables(coded.head, counts, kind, parallel);
   coded.blocks.resize(blocks.size());
   coded.head.blocks.resize(blocks.size());
   parallel(count, [&](std::int64_t b) {
     DigitsBlock block = std::move(blocks[static_cast<std::size_t>(b)]);
     const auto symbols = static_cast<std::uint32_t>(block.symbols.size());
     std::vector<std::uint8_t> escaped;
-    divert_escapes(block, escapes, escaped);
+    divert_escapes(block, tables.escapes.get(), escaped);
     const Scratch room(rans::block_bound(symbols));
     std::uint8_t* const end = room.data() + rans::block_bound(symbols);
     const std::uint8_t* const begin = rans::encode_contexts(
-        block.symbols.data(), block.contexts.data(), symbols, entries.data(), end);
+        block.symbols.data(), block.contexts.data(), symbols, tables.entries.get(), end);
     const auto coded_size = static_cast<std::size_t>(end - begin);
     coded.head.blocks[static_cast<std::size_t>(b)] = {
         static_cast<std::uint32_t>((coded_size - block_size(symbols, 0)) / 2),
