@@ -43,14 +43,18 @@ set(LMGC_CUDA_SOURCES
   csrc/cuda/memory.cu
   csrc/cuda/entropy.cpp
   csrc/cuda/entropy.cu
+  csrc/cuda/heads.cpp
   csrc/cuda/planes.cpp
   csrc/cuda/planes_chunks.cpp
   csrc/cuda/planes_decoder.cpp
   csrc/cuda/planes.cu
   csrc/cuda/fixed.cpp
+  csrc/cuda/fixed_decoder.cpp
   csrc/cuda/fixed.cu
   csrc/cuda/serialize.cu
   csrc/cuda/short_floats.cu
+  csrc/cuda/survey.cpp
+  csrc/cuda/survey.cu
   csrc/cuda/near_lossless.cu
   csrc/cuda/checksum.cpp
   csrc/cuda/checksum.cu
@@ -89,6 +93,7 @@ set(LMGC_OPS_SOURCES
   csrc/ops/panel_product.cpp
   csrc/ops/fixed_view.cpp
   csrc/ops/fixed.cpp
+  csrc/ops/fixed_device.cpp
   csrc/ops/near_lossless.cpp
   csrc/ops/native_prior.cpp
   csrc/ops/digit_module.cpp
@@ -153,19 +158,24 @@ set(LMGC_CORE_TEST_SOURCES
   tests/core/test_warp_digits.cpp
   tests/core/test_warp_entropy.cpp
   tests/core/test_warp_planes.cpp
+  tests/core/test_warp_survey.cpp
   tests/core/emulated_device.cpp  # behind the host's side of the real one:
   csrc/cuda/checksum.cpp
   csrc/cuda/entropy.cpp
   csrc/cuda/fixed.cpp
+  csrc/cuda/fixed_decoder.cpp
+  csrc/cuda/heads.cpp
   csrc/cuda/planes.cpp
   csrc/cuda/planes_chunks.cpp
   csrc/cuda/planes_decoder.cpp
+  csrc/cuda/survey.cpp
 )
 set(LMGC_CUDA_TEST_SOURCES  # host C++ (.cpp) against lmgc_cuda; needs a GPU to run
   tests/cuda/test_checksum.cpp
   tests/cuda/test_entropy.cpp
   tests/cuda/test_planes.cpp
   tests/cuda/test_fixed.cpp
+  tests/cuda/test_survey.cpp
 )
 
 # libFuzzer, one program each.

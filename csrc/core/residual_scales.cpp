@@ -8,7 +8,6 @@
 namespace lmgc {
 namespace {
 
-constexpr int rounds = 2;
 constexpr std::int64_t stripe = 64;              // columns in a task
 constexpr std::int64_t kernel_columns = 32;      // that one call of a kernel takes
 constexpr std::int64_t task_elements = 1 << 15;  // rows in a task are as many as make this
@@ -92,106 +91,85 @@ void sum_columns(const ResidualMatrix& m, const LevelPass& pass, std::vector<Lin
 
 // ---- estimates ----------------------------------------------------------------------------------
 
-class Estimate {
- public:
-  Estimate(const ResidualShape& shape, bool with_columns)
-      : m_(shape),
-        rows_(static_cast<std::size_t>(shape.rows), 0),
-        columns_(static_cast<std::size_t>(with_columns ? shape.columns : 0), 0) {}
-
-  bool run(const SumLines& sum_lines) {
-    for (int round = 0; round <= rounds; ++round) {
-      if (!settle(true, round > 0, sum_lines, rows_)) return false;
-      if (!columns_.empty() && !settle(false, round > 0, sum_lines, columns_)) return false;
-    }
-    return true;
-  }
-
-  // The bits that the scales cost every element, in eighths, and their own.
-  std::int64_t cost() const {
-    std::int64_t sum = 0;
-    for (std::int64_t row = 0; row < m_.rows; ++row)
-      sum += rows_[static_cast<std::size_t>(row)] * elements_of_row(row);
-    for (const std::int32_t column : columns_) sum += column * m_.rows;
-    return sum + 8 * bits_of_a_scale * static_cast<std::int64_t>(columns_.size());
-  }
-
-  Scales scales() const {
-    Scales scales;
-    for (const std::int32_t row : rows_)
-      scales.rows.push_back(scale_from_level(std::max(row, m_.floor)));
-    for (const std::int32_t column : columns_) scales.columns.push_back(scale_from_level(column));
-    return scales;
-  }
-
- private:
-  std::int64_t elements_of_row(std::int64_t row) const {
-    return std::min((row + 1) * m_.columns, m_.elements) - row * m_.columns;
-  }
-
-  // Moves the levels of the rows or of the columns to where a pass says.
-  bool settle(bool by_row, bool refine, const SumLines& sum_lines,
-              std::vector<std::int32_t>& lines) {
-    // Levels stay within what 16 bits of quarter octaves hold, by far.
-    constexpr std::int32_t most = 1 << 14;
-    std::vector<LineSum> sums(lines.size());
-    const LevelPass pass{by_row, refine, rows_.data(),
-                         columns_.empty() ? nullptr : columns_.data()};
-    if (!sum_lines(pass, sums)) return false;
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-      const LineSum& own = sums[i];
-      if (!refine && own.counted == 0) {
-        lines[i] = by_row ? m_.floor : 0;
-        continue;
-      }
-      const std::int64_t length = by_row ? elements_of_row(static_cast<std::int64_t>(i)) : m_.rows;
-      const std::int64_t level = refine
-                                     ? refined_level(lines[i], static_cast<std::uint64_t>(own.sum),
-                                                     static_cast<std::uint64_t>(length))
-                                     : rounded_quotient(own.sum, own.counted);
-      lines[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(level, -most, most));
-    }
-    return true;
-  }
-
-  const ResidualShape& m_;
-  std::vector<std::int32_t> rows_, columns_;
-};
+std::int64_t elements_of_row(const ResidualShape& shape, std::int64_t row) {
+  return std::min((row + 1) * shape.columns, shape.elements) - row * shape.columns;
+}
 
 }  // namespace
 
-bool residual_scales(const ResidualShape& shape, bool may_have_columns, const SumLines& sum_lines,
-                     bool& has_columns, Scales& scales) {
-  Estimate best(shape, may_have_columns);
-  has_columns = may_have_columns;
-  if (!best.run(sum_lines)) return false;
-  if (may_have_columns && shape.rows < surely_many_rows) {
-    Estimate rows_only(shape, false);
-    if (!rows_only.run(sum_lines)) return false;
-    has_columns = best.cost() < rows_only.cost();
-    scales = has_columns ? best.scales() : rows_only.scales();
-    return true;
+ResidualScales::Estimate::Estimate(const ResidualShape& shape, bool with_columns)
+    : rows_(static_cast<std::size_t>(shape.rows), 0),
+      columns_(static_cast<std::size_t>(with_columns ? shape.columns : 0), 0) {}
+
+LevelPass ResidualScales::Estimate::pass() const {
+  const bool by_turns = has_columns();
+  const int round = by_turns ? passes_ / 2 : passes_;
+  return {!by_turns || passes_ % 2 == 0, round > 0, rows_.data(),
+          by_turns ? columns_.data() : nullptr};
+}
+
+// Moves the levels of the rows or of the columns to where the pass says.
+void ResidualScales::Estimate::take(const ResidualShape& shape, const LineSum* sums) {
+  // Levels stay within what 16 bits of quarter octaves hold, by far.
+  constexpr std::int32_t most = 1 << 14;
+  const LevelPass now = pass();
+  std::vector<std::int32_t>& lines = now.by_row ? rows_ : columns_;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const LineSum& own = sums[i];
+    if (!now.refine && own.counted == 0) {
+      lines[i] = now.by_row ? shape.floor : 0;
+      continue;
+    }
+    const std::int64_t length =
+        now.by_row ? elements_of_row(shape, static_cast<std::int64_t>(i)) : shape.rows;
+    const std::int64_t level = now.refine
+                                   ? refined_level(lines[i], static_cast<std::uint64_t>(own.sum),
+                                                   static_cast<std::uint64_t>(length))
+                                   : rounded_quotient(own.sum, own.counted);
+    lines[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(level, -most, most));
   }
-  scales = best.scales();
-  return true;
+  ++passes_;
+}
+
+std::int64_t ResidualScales::Estimate::cost(const ResidualShape& shape) const {
+  std::int64_t sum = 0;
+  for (std::int64_t row = 0; row < shape.rows; ++row)
+    sum += rows_[static_cast<std::size_t>(row)] * elements_of_row(shape, row);
+  for (const std::int32_t column : columns_) sum += column * shape.rows;
+  return sum + 8 * bits_of_a_scale * static_cast<std::int64_t>(columns_.size());
+}
+
+Scales ResidualScales::Estimate::scales(std::int32_t floor) const {
+  Scales scales;
+  for (const std::int32_t row : rows_)
+    scales.rows.push_back(scale_from_level(std::max(row, floor)));
+  for (const std::int32_t column : columns_) scales.columns.push_back(scale_from_level(column));
+  return scales;
+}
+
+ResidualScales::ResidualScales(const ResidualShape& shape, bool may_have_columns) : shape_(shape) {
+  estimates_.emplace_back(shape, may_have_columns);
+  if (may_have_columns && shape.rows < surely_many_rows) estimates_.emplace_back(shape, false);
+}
+
+const ResidualScales::Estimate& ResidualScales::best() const {
+  const Estimate &first = estimates_.front(), &last = estimates_.back();
+  return first.cost(shape_) < last.cost(shape_) ? first : last;
 }
 
 Scales residual_scales(const ResidualMatrix& matrix, bool may_have_columns, bool& has_columns,
                        const Parallel& parallel) {
-  const ResidualShape shape{matrix.elements, matrix.rows, matrix.columns, matrix.floor};
-  Scales scales;
-  residual_scales(
-      shape, may_have_columns,
-      [&](const LevelPass& pass, std::vector<LineSum>& sums) {
-        if (pass.by_row) {
-          sum_rows(matrix, pass, sums, parallel);
-        } else {
-          sum_columns(matrix, pass, sums, parallel);
-        }
-        return true;
-      },
-      has_columns, scales);
-  return scales;
+  ResidualScales scales({matrix.elements, matrix.rows, matrix.columns, matrix.floor},
+                        may_have_columns);
+  std::vector<LineSum> sums;
+  while (!scales.done()) {
+    sums.resize(static_cast<std::size_t>(scales.lines()));
+    const LevelPass pass = scales.pass();
+    (pass.by_row ? sum_rows : sum_columns)(matrix, pass, sums, parallel);
+    scales.take(sums.data());
+  }
+  has_columns = scales.has_columns();
+  return scales.scales();
 }
 
 }  // namespace lmgc

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <vector>
 
 #include "core/fixed.h"
@@ -104,9 +103,6 @@ struct LineSum {
   std::int64_t sum = 0, counted = 0;
 };
 
-// Writes the sums of all rows or all columns. False when it cannot, which ends the estimate.
-using SumLines = std::function<bool(const LevelPass& pass, std::vector<LineSum>& sums)>;
-
 // ---- scales -------------------------------------------------------------------------------------
 
 struct ResidualShape {
@@ -114,10 +110,51 @@ struct ResidualShape {
   std::int32_t floor;  // the least level that a scale can have
 };
 
-// Row scales, and column scales where `may_have_columns` and they pay. `has_columns` says which.
-// False when `sum_lines` failed; what it works on, and where, is its own affair.
-bool residual_scales(const ResidualShape& shape, bool may_have_columns, const SumLines& sum_lines,
-                     bool& has_columns, Scales& scales);
+// Row scales, and column scales where `may_have_columns` and they pay, from one pass over the
+// levels after the other, by whoever has them: while there is a pass() that is due, sums of
+// lines() lines are to be given to take().
+class ResidualScales {
+ public:
+  ResidualScales(const ResidualShape& shape, bool may_have_columns);
+
+  bool done() const { return estimates_.back().done(); }
+  // Valid until take().
+  LevelPass pass() const { return due().pass(); }
+  std::int64_t lines() const { return pass().by_row ? shape_.rows : shape_.columns; }
+  void take(const LineSum* sums) { due().take(shape_, sums); }
+
+  // When it is done.
+  bool has_columns() const { return best().has_columns(); }
+  Scales scales() const { return best().scales(shape_.floor); }
+
+ private:
+  // By turns the levels of rows and, where there are any, of columns.
+  class Estimate {
+   public:
+    Estimate(const ResidualShape& shape, bool with_columns);
+    bool has_columns() const { return !columns_.empty(); }
+    bool done() const { return passes_ == (has_columns() ? 2 : 1) * rounds; }
+    LevelPass pass() const;
+    void take(const ResidualShape& shape, const LineSum* sums);
+    // The bits that the scales cost every element, in eighths, and their own.
+    std::int64_t cost(const ResidualShape& shape) const;
+    Scales scales(std::int32_t floor) const;
+
+   private:
+    static constexpr int rounds = 3;
+    int passes_ = 0;  // done
+    std::vector<std::int32_t> rows_, columns_;
+  };
+
+  const Estimate& due() const {
+    return estimates_.front().done() ? estimates_.back() : estimates_.front();
+  }
+  Estimate& due() { return estimates_.front().done() ? estimates_.back() : estimates_.front(); }
+  const Estimate& best() const;
+
+  ResidualShape shape_;
+  std::vector<Estimate> estimates_;  // one, or with and without columns
+};
 
 struct ResidualMatrix {
   const std::int16_t* levels;  // row after row

@@ -96,6 +96,20 @@ struct ShortFloats {
 struct UsedBits {
   std::uint64_t bits = 0;           // set in one of them
   std::int64_t lowest = INT64_MAX;  // exponent field of the lowest bit of all finite numbers
+
+  LMGC_HD void take(std::uint64_t word, const FixedFormat& format) {
+    bits |= word;
+    const int field = format.exponent_field(word);
+    if ((word & (format.sign() - 1)) == 0 || field == format.infinite_field) return;
+    const std::uint64_t significand =
+        (word & format.mantissa_mask()) | (field == 0 ? 0 : format.mantissa_mask() + 1);
+    const int low = bit_width(significand & (0 - significand)) - 1 + (field == 0 ? 1 : field);
+    lowest = low < lowest ? low : lowest;
+  }
+  LMGC_HD void take(const UsedBits& other) {
+    bits |= other.bits;
+    lowest = other.lowest < lowest ? other.lowest : lowest;
+  }
 };
 
 // One call a stretch.
@@ -111,16 +125,7 @@ struct FindUsedBits {
     const std::int64_t first = i * stretch;
     const std::int64_t last = first + stretch < elements ? first + stretch : elements;
     UsedBits used;
-    for (std::int64_t k = first; k < last; ++k) {
-      const std::uint64_t word = load_word(words, format.bytes, k);
-      used.bits |= word;
-      const int field = own.exponent_field(word);
-      if ((word & (own.sign() - 1)) == 0 || field == own.infinite_field) continue;
-      const std::uint64_t significand =
-          (word & own.mantissa_mask()) | (field == 0 ? 0 : own.mantissa_mask() + 1);
-      const int low = bit_width(significand & (0 - significand)) - 1 + (field == 0 ? 1 : field);
-      used.lowest = low < used.lowest ? low : used.lowest;
-    }
+    for (std::int64_t k = first; k < last; ++k) used.take(load_word(words, format.bytes, k), own);
     out[i] = used;
   }
 };

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cuda/heads.h"
 #include "cuda/planes.h"
 #include "cuda/planes_chunks.h"
 #include "cuda/planes_jobs.h"
@@ -54,32 +55,16 @@ class Decoder {
     return statuses_[k] == Status::ok && tensors_[k].source->elements != 0;
   }
 
-  // Downloads as much of the sections as their heads take: 16 KiB of each are nearly always enough.
+  // 16 KiB of each section are nearly always enough.
   int read_heads() {
-    std::vector<std::size_t> which;
-    for (std::size_t k = 0; k < tensors_.size(); ++k) which.push_back(k);
-    for (std::size_t most = 1 << 14; !which.empty(); most *= 16) {
-      std::vector<std::size_t> at(1, 0);
-      for (const std::size_t k : which)
-        at.push_back(at.back() + std::min(tensors_[k].source->size, most));
-      std::uint8_t* gathered = nullptr;
-      if (int error = allocate_array(allocate_, at.back(), &gathered)) return error;
-      std::vector<CopyParts::Part> parts;
-      for (std::size_t i = 0; i < which.size(); ++i)
-        add_part(tensors_[which[i]].source->section, gathered + at[i], at[i + 1] - at[i], parts);
-      if (int error = copy_parts(parts, allocate_, stream_)) return error;
-      std::vector<std::uint8_t> bytes(at.back());
-      if (int error = download(bytes.data(), gathered, bytes.size(), stream_)) return error;
-      std::vector<std::size_t> longer;
-      for (std::size_t i = 0; i < which.size(); ++i) {
-        const std::size_t k = which[i], part = at[i + 1] - at[i];
-        read_head(bytes.data() + at[i], part, k);
-        if (statuses_[k] == Status::truncated && part < tensors_[k].source->size)
-          longer.push_back(k);
-      }
-      which = std::move(longer);
-    }
-    return 0;
+    std::vector<DeviceSection> sections;
+    for (const Tensor& tensor : tensors_)
+      sections.push_back({tensor.source->section, tensor.source->size});
+    return cuda::read_heads(sections, 1 << 14, allocate_, stream_,
+                            [&](std::size_t k, const std::uint8_t* bytes, std::size_t size) {
+                              read_head(bytes, size, k);
+                              return statuses_[k] != Status::truncated;
+                            });
   }
 
   void read_head(const std::uint8_t* bytes, std::size_t size, std::size_t k) {

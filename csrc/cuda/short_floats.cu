@@ -3,6 +3,5 @@
 
 #include "cuda/launch.cuh"
 
-LMGC_INSTANTIATE_LAUNCH(lmgc::FindUsedBits);
 LMGC_INSTANTIATE_LAUNCH(lmgc::ShortenWords);
 LMGC_INSTANTIATE_LAUNCH(lmgc::LengthenWords);

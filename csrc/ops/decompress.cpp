@@ -87,9 +87,27 @@ void check_announced(const FrameHeader& header, MaxBytes max_bytes) {
                   announced, " bytes of tensors, and max_bytes is ", *max_bytes);
 }
 
+FixedCodedTensor fixed_coded(const TensorRecord& record, const PastFactors* past, Room room,
+                             std::string where) {
+  return {std::move(room),
+          float_format(record.dtype),
+          record.spare,
+          record.sizes,
+          record.method == Method::lowrank,
+          past,
+          static_cast<std::int64_t>(record.section_offset),
+          static_cast<std::int64_t>(record.section_size),
+          std::move(where)};
+}
+
+const PastFactors* past_of(const PastTensors& known, std::size_t place) {
+  return place < known.size() ? known[place].get() : nullptr;
+}
+
 // On CUDA, groups of tensors: their planes and decoding tables take memory until they are done, and
 // the tables of a tensor take some, however small it is.
 void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
+                       const std::vector<std::size_t>& places,
                        const std::function<Room(std::size_t)>& room_of) {
   constexpr std::uint64_t most_bytes = std::uint64_t{256} << 20, tensor_bytes = 1 << 18;
   const PlainDispatch plain;
@@ -101,13 +119,47 @@ void decode_all_planes(const at::Tensor& frame, const FrameHeader& header,
     sections.push_back({room_of(i), float_format(record.dtype), record.elements,
                         static_cast<std::int64_t>(record.section_offset),
                         static_cast<std::int64_t>(record.section_size),
-                        describe_tensor(i, record)});
+                        describe_tensor(places[i], record)});
     size += record.bytes + tensor_bytes;
     if (size < most_bytes) continue;
     decode_planes_sections(frame, std::exchange(sections, {}));
     size = 0;
   }
   if (!sections.empty()) decode_planes_sections(frame, sections);
+}
+
+bool has_fixed_section(Method method) {
+  return method == Method::scale || method == Method::lowrank;
+}
+
+// On CUDA, groups of tensors likewise: they have up to 24 tables of 16 KiB each, or 124 where they
+// are predicted.
+FixedHeads decode_all_fixed(const at::Tensor& frame, const FrameHeader& header,
+                            const std::vector<std::size_t>& places, const PastTensors& known,
+                            const std::function<Room(std::size_t)>& room_of) {
+  constexpr std::uint64_t most_bytes = std::uint64_t{256} << 20;
+  FixedHeads heads(header.tensors.size());
+  std::vector<FixedCodedTensor> tensors;
+  std::vector<std::size_t> which;
+  std::uint64_t size = 0;
+  const auto decode_group = [&] {
+    auto own = decode_fixed_sections(frame, tensors);
+    for (std::size_t k = 0; k < which.size(); ++k) heads[which[k]] = std::move(own[k]);
+    tensors.clear();
+    which.clear();
+    size = 0;
+  };
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    const TensorRecord& record = header.tensors[i];
+    if (!has_fixed_section(record.method)) continue;
+    tensors.push_back(fixed_coded(record, past_of(known, places[i]), room_of(i),
+                                  describe_tensor(places[i], record)));
+    which.push_back(i);
+    size += record.bytes + (std::uint64_t{record.method == Method::lowrank ? 124u : 24u} << 14);
+    if (size >= most_bytes) decode_group();
+  }
+  if (!tensors.empty()) decode_group();
+  return heads;
 }
 
 void check_data(std::uint64_t checksum, std::uint32_t expected, std::size_t index,
@@ -196,7 +248,11 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
   FixedHeads heads(past != nullptr ? count : 0);  // factors are kept for the next frame alone
   const PastTensors nothing;
   const PastTensors& known = header.past.has_value() ? past->tensors : nothing;
-  if (!device.is_cpu()) decode_all_planes(frame, header, room_of);
+  if (!device.is_cpu()) {
+    decode_all_planes(frame, header, places, room_of);
+    FixedHeads own = decode_all_fixed(frame, header, places, known, room_of);
+    if (past != nullptr) heads = std::move(own);
+  }
   for_each_tensor(device, sizes, [&](std::size_t i) {
     const TensorRecord& record = header.tensors[i];
     const std::string where = describe(i);
@@ -208,12 +264,11 @@ std::vector<at::Tensor> decompress(const at::Tensor& data, const OptionalPrior& 
       if (size != 0) copy_bytes(part_of(frame, offset, size), own);
     } else if (record.method == Method::planes && device.is_cpu()) {
       decode_planes_section(frame, offset, size, format, record.elements, room_of(i), where);
-    } else if (record.method == Method::scale || record.method == Method::lowrank) {
-      SectionNeeds own;
-      if (places[i] < known.size()) own.past = known[places[i]].get();
-      if (!given.empty() && record.joined.empty()) own.reference = given[places[i]];
-      auto head = decode_fixed_section(frame, offset, size, format, record.spare, record.sizes,
-                                       record.method == Method::lowrank, own, room_of(i), where);
+    } else if (has_fixed_section(record.method) && device.is_cpu()) {
+      const bool has_reference = !given.empty() && record.joined.empty();
+      auto head = decode_fixed_section(
+          frame, fixed_coded(record, past_of(known, places[i]), room_of(i), where),
+          has_reference ? given[places[i]] : at::Tensor());
       if (past != nullptr) heads[i] = std::move(head);
     }
     if (device.is_cpu() && record.joined.empty())

@@ -100,13 +100,13 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> residual_features(
   std::vector<at::Tensor> symbols, all_features;
   if (values.numel() > 0) {
     const PlainDispatch plain_dispatch;
-    const at::Tensor bytes = bytes_of(values);
+    const at::Tensor bytes = bytes_of(values).cpu();
     const std::vector<std::int64_t> sizes = values.sizes().vec();
     const Spare spare = find_spare(bytes, format);
     const FixedPlan plan =
         method == "lowrank" ? plan_fixed(bytes, format, spare, sizes, search_limits(usual_effort))
                             : FixedPlan{};
-    const FixedResult fixed = *encode_fixed_section(bytes, format, spare, sizes, plan, nullptr);
+    const FixedResult fixed = *encode_fixed_section({bytes, format, spare, sizes, plan});
     for (const DigitStream& stream : streams_of({bytes, format, spare, sizes, fixed.head})) {
       symbols.push_back(upload(stream.symbols, at::kCPU));
       all_features.push_back(stream_features(stream, features, lane_elements));

@@ -14,61 +14,8 @@
 #include "ops/projection.h"
 #include "ops/upload.h"
 
-#ifdef LMGC_WITH_CUDA
-#include "cuda/fixed.h"
-#include "ops/device_memory.h"
-#include "ops/panel_product.h"
-#endif
-
 namespace lmgc::ops {
 namespace {
-
-// Without a prediction an element takes its mantissa and between three and four bits: a section
-// with one that is not below that may be the larger one, whatever was estimated.
-constexpr int least_bits_without = 3;
-constexpr int least_bits_short = -3;  // short floats may have few values: tails alone are sure
-
-#ifdef LMGC_WITH_CUDA
-// Panels of the product, each of which takes the place of the one before it.
-cuda::DeviceProduct device_product(const Factors& factors, std::int64_t columns,
-                                   std::uint64_t bound, const at::Device& device) {
-  struct Panels {
-    PanelProduct product;
-    at::Tensor now;
-  };
-  const auto panels =
-      std::make_shared<Panels>(Panels{PanelProduct(factors, columns, bound, device), {}});
-  return {[panels](std::int64_t first, std::int64_t count) {
-    panels->now.reset();
-    panels->now = panels->product.panel(first, count);
-    return panels->now.data_ptr<std::int64_t>();
-  }};
-}
-
-FixedResult encode_on_device(const FixedView& view, const FixedInput& input, FixedHead head) {
-  struct Job {
-    explicit Job(const at::Device& device) : memory(device) {}
-    DeviceMemory memory;
-    cuda::FixedEncoder encoder;
-  };
-  const auto job = std::make_shared<Job>(view.live.device());
-  const Factors& factors = head.low_rank.factors;
-  cuda::DeviceProduct product;
-  if (head.predicted()) {
-    product = device_product(factors, view.shape.columns, product_bound(factors, aten_parallel()),
-                             view.live.device());
-  }
-  void* const stream = stream_of(view.live);
-  check_cuda(job->encoder.prepare(input, std::move(head), product, aten_parallel(),
-                                  job->memory.allocate(), stream));
-  const Section section{
-      static_cast<std::int64_t>(job->encoder.size()), [job, stream](const at::Tensor& out) {
-        check_cuda(
-            job->encoder.write(out.data_ptr<std::uint8_t>(), job->memory.allocate(), stream));
-      }};
-  return {section, {job, &job->encoder.head()}};
-}
-#endif
 
 // ---- decoder ------------------------------------------------------------------------------------
 
@@ -98,59 +45,30 @@ ReadSection read(const at::Tensor& frame, std::int64_t offset, std::int64_t size
   }
 }
 
-void decode_elements(const FixedSource& source, [[maybe_unused]] const at::Tensor& section,
-                     FloatFormat format, const at::Tensor& live, const std::string& where) {
-  const Factors& factors = source.head.low_rank.factors;
-  Status status = Status::ok;
-#ifdef LMGC_WITH_CUDA
-  if (live.is_cuda()) {
-    FixedSource there = source;
-    there.residuals = section.data_ptr<std::uint8_t>() + source.sizes.side;
-    cuda::DeviceProduct product;
-    if (source.head.predicted()) {
-      product = device_product(factors, source.shape.columns, source.product_bound, live.device());
-    }
-    DeviceMemory memory(live.device());
-    check_cuda(cuda::decode_fixed(there, format, product, live.data_ptr(), aten_parallel(),
-                                  memory.allocate(), stream_of(live), status));
-    check_frame(status, where);
-    return;
-  }
-#endif
-  Product product;
-  if (source.head.predicted())
-    product = exact_product(factors, source.shape.columns, source.product_bound, aten_parallel());
-  status = decode_fixed(source, format, product, live.data_ptr(), aten_parallel());
-  check_frame(status, where);
-}
-
 }  // namespace
+
+FixedHead head_by(const FixedView& view, const FixedPlan& plan) {
+  FixedHead head = view.head;
+  head.low_rank = plan.low_rank;
+  head.u_projection = plan.u_projection;
+  head.v_projection = plan.v_projection;
+  return head;
+}
 
 FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have_column_scales,
                         const FixedPlan& plan, const PastFactors* past) {
-  const LowRank& low_rank = plan.low_rank;
   const FixedInput input{view.live.data_ptr(), format, view.shape, may_have_column_scales, past};
-  FixedHead head = view.head;
-  head.low_rank = low_rank;
-  head.u_projection = plan.u_projection;
-  head.v_projection = plan.v_projection;
-#ifdef LMGC_WITH_CUDA
-  if (view.live.is_cuda() && view.shape.elements > 0)
-    return encode_on_device(view, input, std::move(head));
-#endif
+  FixedHead head = head_by(view, plan);
+  const Factors& factors = plan.low_rank.factors;
   Product product;
   if (head.predicted()) {
-    const std::uint64_t bound = product_bound(low_rank.factors, aten_parallel());
-    product = exact_product(low_rank.factors, view.shape.columns, bound, aten_parallel());
+    product = exact_product(factors, view.shape.columns, product_bound(factors, aten_parallel()),
+                            aten_parallel());
   }
   const auto section = std::make_shared<FixedSection>(
       encode_fixed(input, std::move(head), product, aten_parallel()));
   const auto write = [section](const at::Tensor& out) {
-    if (out.is_cpu()) {
-      section->write(out.data_ptr<std::uint8_t>());
-    } else {  // a tensor of zeros
-      out.copy_(upload(section->head_bytes, out.device()));
-    }
+    section->write(out.data_ptr<std::uint8_t>());
   };
   return {{static_cast<std::int64_t>(section->size()), write}, {section, &section->head}};
 }
@@ -248,31 +166,40 @@ void remember_fixed(const FixedPlan& plan, const FixedHead& head,
   take_weights(head.scales.columns, head.dead_columns, memory.fit.column_weights);
 }
 
-std::optional<FixedResult> encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
-                                                Spare spare, const std::vector<std::int64_t>& sizes,
-                                                const FixedPlan& plan, const PastFactors* past,
-                                                std::int64_t limit) {
-  const FloatFormat coded = shortened(format, spare);
-  const auto coded_view = [&](bool by_dimension_1) {
-    FixedView view = view_of(bytes, format, sizes, by_dimension_1);
-    view.live = shorten_words(view.live, format, spare);
-    return view;
-  };
-  // What a section without a prediction is at least, if its matrix is this one.
-  const auto surely = [&](const FixedView& view) {
-    const int more = spare.any() ? least_bits_short : least_bits_without;
-    return view.shape.elements * (coded.mantissa_bits + more) / 8;
-  };
+FixedView FixedTensor::predicted_view() const {
+  FixedHead head;
+  head.by_dimension_1 = plan.by_dimension_1;
+  head.dead_rows = plan.dead_rows;
+  head.dead_columns = plan.dead_columns;
+  FixedView view = view_by(bytes, format, sizes, std::move(head));
+  view.live = shorten_words(view.live, format, spare);
+  return view;
+}
+
+FixedView FixedTensor::plain_view() const {
+  FixedView view =
+      all_live ? view_by(bytes, format, sizes, {}) : view_of(bytes, format, sizes, false);
+  view.live = shorten_words(view.live, format, spare);
+  return view;
+}
+
+// Without a prediction an element takes its mantissa and between three and four bits: a section
+// with one that is not below that may be the larger one, whatever was estimated.
+std::int64_t FixedTensor::least_size(std::int64_t elements) const {
+  const int more = spare.any() ? -3 : 3;  // short floats may have few values: tails alone are sure
+  return elements * (coded_format().mantissa_bits + more) / 8;
+}
+
+std::optional<FixedResult> encode_fixed_section(const FixedTensor& tensor, std::int64_t limit) {
   std::optional<FixedResult> best;
-  if (plan.low_rank.factors.rank != 0) {
-    const FixedView view = coded_view(plan.by_dimension_1);
-    best = encode_view(view, coded, true, plan, past);
-    if (best->section.size <= surely(view)) return best;
+  if (tensor.has_prediction()) {
+    const FixedView view = tensor.predicted_view();
+    best = encode_view(view, tensor.coded_format(), true, tensor.plan, tensor.past);
+    if (best->section.size <= tensor.least_size(view.shape.elements)) return best;
   }
-  const FixedView view = coded_view(false);
-  if (!best.has_value() && limit <= surely(view)) return std::nullopt;
-  const bool flat = matrix_shape(sizes.data(), sizes.size()).flat;
-  FixedResult without = encode_view(view, coded, !flat, {}, nullptr);
+  const FixedView view = tensor.plain_view();
+  if (!best.has_value() && limit <= tensor.least_size(view.shape.elements)) return std::nullopt;
+  FixedResult without = encode_view(view, tensor.coded_format(), !tensor.is_flat(), {}, nullptr);
   if (!best.has_value() || without.section.size <= best->section.size) best = std::move(without);
   return best;
 }
@@ -283,23 +210,27 @@ FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std
   return read(frame, offset, size, sizes, predicted, false, nullptr, where).source;
 }
 
-std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
-                                                      std::int64_t size, FloatFormat format,
-                                                      Spare spare,
-                                                      const std::vector<std::int64_t>& sizes,
-                                                      bool predicted, const SectionNeeds& needs,
-                                                      const Room& room, const std::string& where) {
-  const auto section = std::make_shared<ReadSection>(
-      read(frame, offset, size, sizes, predicted, true, needs.past, where));
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame,
+                                                      const FixedCodedTensor& tensor,
+                                                      const at::Tensor& reference) {
+  const auto& [room, format, spare, sizes, predicted, past, offset, size, where] = tensor;
+  const auto section =
+      std::make_shared<ReadSection>(read(frame, offset, size, sizes, predicted, true, past, where));
   const FixedSource& source = section->source;
   FixedHead& head = section->source.head;
   at::Tensor words;
-  if (head.reference.is_there) {
-    words = attach_reference(needs.reference, format, spare, sizes, where, head);
-  }
+  if (head.reference.is_there)
+    words = attach_reference(reference, format, spare, sizes, where, head);
   const at::Tensor bytes = room();
   const at::Tensor live = live_room(bytes, format, spare, head, source.shape);
-  decode_elements(source, frame.narrow(0, offset, size), shortened(format, spare), live, where);
+  Product product;
+  if (head.predicted()) {
+    product = exact_product(head.low_rank.factors, source.shape.columns, source.product_bound,
+                            aten_parallel());
+  }
+  check_frame(
+      decode_fixed(source, shortened(format, spare), product, live.data_ptr(), aten_parallel()),
+      where);
   put_live(live, head, format, spare, sizes, bytes);
   return {section, &head};
 }

@@ -61,33 +61,64 @@ struct FixedResult {
   bool predicted() const { return head->predicted(); }
 };
 
-// A matrix coded by a plan, head and all. What `view` says of a reference counts; `past`: what
-// project_fixed() was given, or null.
+// On the CPU: a matrix coded by a plan, head and all. What `view` says of a reference counts;
+// `past`: what project_fixed() was given, or null.
 FixedResult encode_view(const FixedView& view, FloatFormat format, bool may_have_column_scales,
                         const FixedPlan& plan, const PastFactors* past);
 
-// The section of the same `bytes`: the smaller of with and without the plan's prediction. `bytes`
-// must not change before the section is written. `past`: what project_fixed() was given, or null.
+// A tensor to be coded, as plan_fixed() saw it.
+struct FixedTensor {
+  const at::Tensor& bytes;  // must not change before the section is written
+  FloatFormat format;
+  Spare spare;
+  const std::vector<std::int64_t>& sizes;
+  const FixedPlan& plan;
+  const PastFactors* past = nullptr;  // what project_fixed() was given
+  bool all_live = false;              // as in Survey
+
+  FloatFormat coded_format() const { return shortened(format, spare); }
+  bool has_prediction() const { return plan.low_rank.factors.rank != 0; }
+  // What is coded by the plan's prediction, and what is without one: the matrix by dimension 0,
+  // which may have column scales unless it is flat.
+  FixedView predicted_view() const;
+  FixedView plain_view() const;
+  bool is_flat() const { return matrix_shape(sizes.data(), sizes.size()).flat; }
+  // What a section of plain_view() is at least, if its matrix has so many elements.
+  std::int64_t least_size(std::int64_t elements) const;
+};
+// The head of a view, but for scales and digits.
+FixedHead head_by(const FixedView& view, const FixedPlan& plan);
+
+// On the CPU: the section of a tensor, the smaller of with and without the plan's prediction.
 // `limit`: where every section is surely at least so large, none is made.
-std::optional<FixedResult> encode_fixed_section(const at::Tensor& bytes, FloatFormat format,
-                                                Spare spare, const std::vector<std::int64_t>& sizes,
-                                                const FixedPlan& plan, const PastFactors* past,
+std::optional<FixedResult> encode_fixed_section(const FixedTensor& tensor,
                                                 std::int64_t limit = INT64_MAX);
 
-// What a section may need to be decoded.
-struct SectionNeeds {
-  const PastFactors* past = nullptr;  // of the frame that this one names
-  at::Tensor reference;               // bytes on the CPU, of as many elements; or undefined
+// On CUDA: the sections of tensors, in the same few launches for all. Their memory, 4.1 bytes an
+// element and twice the tails for each section that was tried, is kept for as long as one of them.
+std::vector<FixedResult> encode_fixed_sections(const std::vector<FixedTensor>& tensors);
+
+// A section of a frame to be decoded: untrusted bytes [offset, offset + size).
+struct FixedCodedTensor {
+  Room room;
+  FloatFormat format;
+  Spare spare;
+  const std::vector<std::int64_t>& sizes;
+  bool predicted;
+  const PastFactors* past;  // of the frame that this one names; or null
+  std::int64_t offset, size;
+  std::string where;
 };
 
-// Decodes `size` untrusted bytes of `frame` from `offset` on into a tensor of `sizes`. Raises
-// CorruptFrameError or ReferenceMismatchError. Returns the head, complete.
-std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame, std::int64_t offset,
-                                                      std::int64_t size, FloatFormat format,
-                                                      Spare spare,
-                                                      const std::vector<std::int64_t>& sizes,
-                                                      bool predicted, const SectionNeeds& needs,
-                                                      const Room& room, const std::string& where);
+// On the CPU. `reference`: bytes of as many elements, or undefined. Raises CorruptFrameError or
+// ReferenceMismatchError. Returns the head, complete.
+std::shared_ptr<const FixedHead> decode_fixed_section(const at::Tensor& frame,
+                                                      const FixedCodedTensor& tensor,
+                                                      const at::Tensor& reference);
+
+// On CUDA: all of them, in the same few launches. Raises and returns the same.
+std::vector<std::shared_ptr<const FixedHead>> decode_fixed_sections(
+    const at::Tensor& frame, const std::vector<FixedCodedTensor>& tensors);
 
 // What a section holds, without its elements and factors. Raises CorruptFrameError.
 FixedSource read_fixed_section(const at::Tensor& frame, std::int64_t offset, std::int64_t size,

@@ -7,6 +7,11 @@
 
 #include "ops/for_each.h"
 
+#ifdef LMGC_WITH_CUDA
+#include "cuda/survey.h"
+#include "ops/device_memory.h"
+#endif
+
 namespace lmgc::ops {
 namespace {
 
@@ -60,19 +65,22 @@ constexpr std::int64_t word_grain = 1 << 14;  // words worth a thread
 
 // What the first `stretches` stretches have in common.
 UsedBits used_bits(const at::Tensor& bytes, FloatFormat format, std::int64_t stretches) {
-  static_assert(sizeof(UsedBits) == 2 * sizeof(std::int64_t));
-  const at::Tensor found = at::empty({stretches, 2}, bytes.options().dtype(at::kLong));
-  const FindUsedBits job{bytes.data_ptr(), format, bytes.numel() / format.bytes,
-                         static_cast<UsedBits*>(found.data_ptr())};
-  for_each(bytes.device(), stretches, job, word_grain / FindUsedBits::stretch);
-  const at::Tensor host = found.cpu();
-  const auto* const each = static_cast<const UsedBits*>(host.data_ptr());
+  std::vector<UsedBits> each(static_cast<std::size_t>(stretches));
+  const FindUsedBits job{bytes.data_ptr(), format, bytes.numel() / format.bytes, each.data()};
+  for_each_range(stretches, word_grain / FindUsedBits::stretch,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t i = begin; i < end; ++i) job(i);
+                 });
   UsedBits all;
-  for (std::int64_t i = 0; i < stretches; ++i) {
-    all.bits |= each[i].bits;
-    all.lowest = std::min(all.lowest, each[i].lowest);
-  }
+  for (const UsedBits& used : each) all.take(used);
   return all;
+}
+
+// What `elements` elements can spare, if what they use does not become more.
+Spare worth_sparing(const UsedBits& used, FloatFormat format, std::int64_t elements) {
+  constexpr std::int64_t least_saved = 8 * 8;  // bits: more than a record says of it
+  const Spare spare = spare_of(used, format);
+  return spare.mantissa_bits * elements < least_saved ? Spare{} : spare;
 }
 
 }  // namespace
@@ -88,19 +96,54 @@ at::ScalarType word_type(FloatFormat format) {
 }
 
 Spare find_spare(const at::Tensor& bytes, FloatFormat format) {
-  constexpr std::int64_t least_saved = 8 * 8;  // bits: more than a record says of it
   const std::int64_t elements = bytes.numel() / format.bytes;
   // Few elements tell that there is nothing, nearly always.
   Spare spare;
   for (const std::int64_t most : {FindUsedBits::stretch, elements}) {
     const std::int64_t stretches =
         (std::min(most, elements) + FindUsedBits::stretch - 1) / FindUsedBits::stretch;
-    spare = spare_of(used_bits(bytes, format, stretches), format);
-    if (spare.mantissa_bits * elements < least_saved) return {};
-    if (elements <= most) break;
+    spare = worth_sparing(used_bits(bytes, format, stretches), format, elements);
+    if (!spare.any() || elements <= most) break;
   }
   return spare;
 }
+
+#ifdef LMGC_WITH_CUDA
+std::vector<Survey> survey(const std::vector<FloatTensor>& tensors) {
+  std::vector<Survey> surveys(tensors.size());
+  if (tensors.empty()) return surveys;
+  const at::Tensor& first = tensors[0].bytes;
+  DeviceMemory memory(first.device());
+  std::vector<std::size_t> which;
+  for (std::size_t k = 0; k < tensors.size(); ++k) which.push_back(k);
+  for (const std::int64_t most : {FindUsedBits::stretch, INT64_MAX}) {
+    std::vector<cuda::SurveyedTensor> surveyed;
+    for (const std::size_t k : which) {
+      const auto& [bytes, format, sizes] = tensors[k];
+      const MatrixShape shape = matrix_shape(sizes.data(), sizes.size());
+      const bool lines = !shape.flat && most == FindUsedBits::stretch;
+      surveyed.push_back({bytes.data_ptr(), format, shape.elements, lines ? shape.rows : 0,
+                          lines ? shape.columns : 0});
+    }
+    std::vector<cuda::Survey> found;
+    check_cuda(cuda::survey(surveyed, most, memory.allocate(), stream_of(first), found));
+    std::vector<std::size_t> longer;
+    for (std::size_t i = 0; i < which.size(); ++i) {
+      Survey& own = surveys[which[i]];
+      const std::int64_t elements = surveyed[i].elements;
+      own.spare = worth_sparing(found[i].used, tensors[which[i]].format, elements);
+      own.all_live |= found[i].all_live;
+      if (own.spare.any() && elements > most) longer.push_back(which[i]);
+    }
+    which = std::move(longer);
+    if (which.empty()) break;
+  }
+  return surveys;
+}
+#else
+// check_device() has refused tensors on CUDA.
+std::vector<Survey> survey(const std::vector<FloatTensor>&) { return {}; }
+#endif
 
 at::Tensor shorten_words(const at::Tensor& live, FloatFormat whole, Spare spare) {
   if (!spare.any()) return live;
@@ -125,6 +168,14 @@ FixedView view_of(const at::Tensor& bytes, FloatFormat format,
   }
   view.shape = live_shape(shape, view.head);
   return view;
+}
+
+FixedView view_by(const at::Tensor& bytes, FloatFormat format,
+                  const std::vector<std::int64_t>& sizes, FixedHead head) {
+  const MatrixShape shape = fixed_shape(sizes.data(), sizes.size(), head.by_dimension_1);
+  at::Tensor live = live_words(bytes, format, sizes, head);
+  const LiveShape own = live_shape(shape, head);
+  return {std::move(head), std::move(live), own};
 }
 
 at::Tensor live_words(const at::Tensor& bytes, FloatFormat format,

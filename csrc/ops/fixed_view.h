@@ -16,8 +16,21 @@ at::ScalarType float_type(FloatFormat format);
 // Integers of an element's size.
 at::ScalarType word_type(FloatFormat format);
 
-// What the floats in `bytes` (contiguous uint8) can spare, where it is worth telling.
+// What the floats in `bytes` (contiguous uint8, on the CPU) can spare, where it is worth telling.
 Spare find_spare(const at::Tensor& bytes, FloatFormat format);
+
+// The same of tensors on CUDA, all at once, and whether their matrices by dimension 0 surely have
+// no dead lines.
+struct FloatTensor {
+  at::Tensor bytes;
+  FloatFormat format;
+  const std::vector<std::int64_t>& sizes;
+};
+struct Survey {
+  Spare spare;
+  bool all_live = false;
+};
+std::vector<Survey> survey(const std::vector<FloatTensor>& tensors);
 
 // A tensor as the matrix that is coded.
 struct FixedView {
@@ -26,8 +39,13 @@ struct FixedView {
   LiveShape shape;
 };
 
+// Looks for dead lines.
 FixedView view_of(const at::Tensor& bytes, FloatFormat format,
                   const std::vector<std::int64_t>& sizes, bool by_dimension_1);
+
+// By what `head` says of them.
+FixedView view_by(const at::Tensor& bytes, FloatFormat format,
+                  const std::vector<std::int64_t>& sizes, FixedHead head);
 
 // The words of another tensor like it, of the lines that live in `head`.
 at::Tensor live_words(const at::Tensor& bytes, FloatFormat format,

@@ -12,9 +12,10 @@
 namespace lmgc::ops {
 namespace {
 
-// Bytes of tensors on CUDA that are coded with method planes in the same few launches: enough for
-// many small ones, and little of the memory that all tensors would take at once.
+// Tensors on CUDA that are coded in the same few launches: enough for many small ones, and little
+// of the memory that all tensors would take at once.
 constexpr std::int64_t most_group_bytes = std::int64_t{64} << 20;
+constexpr std::size_t most_group_tensors = 1024;
 
 // A tensor's way to its section.
 struct Attempt {
@@ -22,7 +23,10 @@ struct Attempt {
   bool refused = false;  // memory did not tell
   FixedPlan plan;
   DeltaPlan delta;
-  Section planes_section;  // on CUDA, until it is offered
+  // On CUDA, until they are offered.
+  Section planes_section;
+  std::optional<FixedResult> fixed_result;
+  bool all_live = false;  // as in Survey
   // Of the sections that were made; 0: none.
   std::int64_t planes = 0, fixed = 0;
 };
@@ -85,7 +89,7 @@ class Coding {
 
   void plan(std::size_t i) {
     if (!is_float(i) || tables_ == Tables::planes) return;
-    frame_.header.tensors[i].spare = find_spare(bytes_[i], format(i));
+    if (device_.is_cpu()) frame_.header.tensors[i].spare = find_spare(bytes_[i], format(i));
     const auto& sizes = frame_.header.tensors[i].sizes;
     if (const at::Tensor reference = reference_of(i); reference.defined()) {
       attempts_[i].delta = plan_delta(bytes_[i], reference, format(i), spare(i), sizes,
@@ -123,6 +127,7 @@ class Coding {
   }
 
   void plan_and_encode(const std::vector<std::size_t>& which) {
+    if (!device_.is_cpu()) survey_floats(which);
     // A tensor at a time: while one is searched, others are encoded, which shares better.
     for_each(which, [&](std::size_t i) {
       plan(i);
@@ -131,14 +136,32 @@ class Coding {
     if (!device_.is_cpu()) encode_on_device(which);
   }
 
+  // On CUDA, of all at once.
+  void survey_floats(const std::vector<std::size_t>& which) {
+    std::vector<std::size_t> floats;
+    std::vector<FloatTensor> tensors;
+    for (const std::size_t i : which) {
+      if (!is_float(i) || tables_ == Tables::planes) continue;
+      floats.push_back(i);
+      tensors.push_back({bytes_[i], format(i), frame_.header.tensors[i].sizes});
+    }
+    const std::vector<Survey> surveys = survey(tensors);
+    for (std::size_t k = 0; k < floats.size(); ++k) {
+      frame_.header.tensors[floats[k]].spare = surveys[k].spare;
+      attempts_[floats[k]].all_live = surveys[k].all_live;
+    }
+  }
+
   void encode_on_device(const std::vector<std::size_t>& which) {
     for (std::size_t first = 0; first < which.size();) {
       std::vector<std::size_t> group;
-      for (std::int64_t size = 0; first < which.size() && size < most_group_bytes; ++first) {
+      std::int64_t size = 0;
+      while (first < which.size() && size < most_group_bytes && group.size() < most_group_tensors) {
         group.push_back(which[first]);
-        size += bytes_[which[first]].numel();
+        size += bytes_[which[first++]].numel();
       }
       encode_planes(group);
+      encode_fixed(group);
       for_each(group, [&](std::size_t i) { encode(i); });
     }
   }
@@ -157,11 +180,37 @@ class Coding {
     }
   }
 
+  void encode_fixed(const std::vector<std::size_t>& group) {
+    std::vector<std::size_t> own;
+    std::vector<FixedTensor> tensors;
+    for (const std::size_t i : group) {
+      if (!may_be_fixed(i)) continue;
+      own.push_back(i);
+      tensors.push_back(fixed_tensor(i));
+    }
+    std::vector<FixedResult> results = encode_fixed_sections(tensors);
+    for (std::size_t k = 0; k < own.size(); ++k)
+      attempts_[own[k]].fixed_result = std::move(results[k]);
+  }
+
+  FixedTensor fixed_tensor(std::size_t i) const {
+    return {bytes_[i],
+            format(i),
+            spare(i),
+            frame_.header.tensors[i].sizes,
+            attempts_[i].plan,
+            past_of(i),
+            attempts_[i].all_live};
+  }
+
   // The method that is known to win by far is the only one; raw: none is.
   Method only_method(std::size_t i) const {
     return !attempts_[i].search && memory_of(i).clearly ? memory_of(i).method : Method::raw;
   }
   bool may_have_planes(std::size_t i) const { return !only_fixed(i) && !is_fixed(only_method(i)); }
+  bool may_be_fixed(std::size_t i) const {
+    return tables_ != Tables::planes && is_float(i) && only_method(i) != Method::planes;
+  }
 
   void encode(std::size_t i) {
     TensorRecord& record = frame_.header.tensors[i];
@@ -173,7 +222,7 @@ class Coding {
                              : std::exchange(attempts_[i].planes_section, {}),
             attempts_[i].planes);
     }
-    if (tables_ != Tables::planes && is_float(i) && only_method(i) != Method::planes) {
+    if (may_be_fixed(i)) {
       // Relative to a reference first: what that leaves, others may not reach.
       const at::Tensor reference = reference_of(i);
       if (reference.defined()) {
@@ -181,8 +230,9 @@ class Coding {
                                             attempts_[i].delta));
       }
       const std::int64_t limit = reference.defined() ? frame_.sections[i].size : INT64_MAX;
-      std::optional<FixedResult> alone = encode_fixed_section(
-          bytes_[i], format(i), spare(i), record.sizes, attempts_[i].plan, past_of(i), limit);
+      std::optional<FixedResult> alone = device_.is_cpu()
+                                             ? encode_fixed_section(fixed_tensor(i), limit)
+                                             : std::exchange(attempts_[i].fixed_result, {});
       if (alone.has_value()) offer_fixed(i, std::move(*alone));
     }
   }

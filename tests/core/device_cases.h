@@ -12,6 +12,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/fixed_section.h"
@@ -120,20 +121,33 @@ inline Bytes encoded(const LiveCase& own) {
   return bytes;
 }
 
+// All of them at once; sections lie anywhere, elements are aligned.
 template <class Device>
-Bytes encoded_on(Device&& device, const LiveCase& own, std::int64_t panel) {
+std::vector<Bytes> encoded_on(Device&& device, const std::vector<LiveCase>& cases,
+                              std::int64_t panel) {
   const auto allocate = [&](std::size_t bytes) { return device.allocate(bytes); };
-  void* const words = device.allocate(own.bytes());
-  device.write(words, own.words.data(), own.bytes());
+  std::vector<cuda::FixedMatrix> matrices;
+  for (const LiveCase& own : cases) {
+    void* const words = device.allocate(own.bytes());
+    device.write(words, own.words.data(), own.bytes());
+    matrices.push_back(
+        {own.input(words), own.head, device_product(device, own.head, own.shape.columns, panel)});
+  }
   cuda::FixedEncoder encoder;
-  REQUIRE(encoder.prepare(own.input(words), own.head,
-                          device_product(device, own.head, own.shape.columns, panel), run_serially,
-                          allocate, nullptr) == 0);
-  Bytes section(encoder.size());
-  auto* const out = static_cast<std::uint8_t*>(device.allocate(section.size() + 1)) + 1;
-  REQUIRE(encoder.write(out, allocate, nullptr) == 0);
-  device.read(section.data(), out, section.size());
-  return section;
+  REQUIRE(encoder.prepare(std::move(matrices), run_backwards, allocate, nullptr) == 0);
+  std::vector<cuda::FixedTarget> targets;
+  for (std::size_t k = cases.size(); k-- > 0;) {
+    const std::size_t offset = k % 4;
+    auto* const room = static_cast<std::uint8_t*>(device.allocate(encoder.size(k) + offset));
+    targets.push_back({k, room + offset});
+  }
+  REQUIRE(encoder.write(targets, allocate, nullptr) == 0);
+  std::vector<Bytes> sections(cases.size());
+  for (const auto& [k, out] : targets) {
+    sections[k].resize(encoder.size(k));
+    device.read(sections[k].data(), out, sections[k].size());
+  }
+  return sections;
 }
 
 // What a section's first block is said to consist of, moved between its parts.
@@ -161,38 +175,87 @@ inline Status decoded(const Bytes& section, const LiveCase& own, std::vector<std
                       words.data(), run_serially);
 }
 
-// The section lies `offset` bytes from an aligned place.
+// Of sections[k], whose matrix is like cases[k], all at once; section k lies `offset + k` bytes, or
+// up to three less, from an aligned place.
 template <class Device>
-Status decoded_on(Device&& device, const Bytes& section, std::size_t offset, const LiveCase& own,
-                  std::int64_t panel, std::vector<std::uint64_t>& words, const Moved& moved = {}) {
+std::vector<Status> decoded_on(Device&& device, const std::vector<Bytes>& sections,
+                               std::size_t offset, const std::vector<LiveCase>& cases,
+                               std::int64_t panel, std::vector<std::vector<std::uint64_t>>& words,
+                               const Moved& moved = {}) {
   const auto allocate = [&](std::size_t bytes) { return device.allocate(bytes); };
-  FixedSource source;
-  Status status = read_fixed(section.data(), section.size(), own.sizes.data(), own.sizes.size(),
-                             own.head.predicted(), true, run_serially, source);
-  if (status != Status::ok) return status;
-  moved.apply(source);
-  auto* const there = static_cast<std::uint8_t*>(device.allocate(section.size() + offset)) + offset;
-  device.write(there, section.data(), section.size());
-  source.residuals = there + source.sizes.side;
-  void* const out = device.allocate(own.bytes());
-  REQUIRE(cuda::decode_fixed(source, own.format,
-                             device_product(device, source.head, source.shape.columns, panel), out,
-                             run_serially, allocate, nullptr, status) == 0);
-  words.assign(own.words.size() + 1, 0);
-  device.read(words.data(), out, own.bytes());
-  return status;
+  std::vector<FixedSource> sources(sections.size());
+  std::vector<Status> statuses;
+  std::vector<std::size_t> which;
+  std::vector<cuda::FixedCoded> matrices;
+  for (std::size_t k = 0; k < sections.size(); ++k) {
+    const Bytes& section = sections[k];
+    const LiveCase& own = cases[k];
+    FixedSource& source = sources[k];
+    statuses.push_back(read_fixed(section.data(), section.size(), own.sizes.data(),
+                                  own.sizes.size(), own.head.predicted(), true, run_serially,
+                                  source));
+    if (statuses[k] != Status::ok) continue;
+    moved.apply(source);
+    const std::size_t shift = (offset + k) % 4;
+    auto* const there = static_cast<std::uint8_t*>(device.allocate(section.size() + shift)) + shift;
+    device.write(there, section.data(), section.size());
+    source.residuals = there + source.sizes.side;
+    matrices.push_back({&source, own.format,
+                        device_product(device, source.head, source.shape.columns, panel),
+                        device.allocate(own.bytes())});
+    which.push_back(k);
+  }
+  std::vector<Status> decoded;
+  REQUIRE(cuda::decode_fixed(matrices, run_backwards, allocate, nullptr, decoded) == 0);
+  words.assign(sections.size(), {});
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const std::size_t k = which[i];
+    statuses[k] = decoded[i];
+    words[k].assign(cases[k].words.size() + 1, 0);
+    device.read(words[k].data(), matrices[i].words, cases[k].bytes());
+  }
+  return statuses;
 }
 
 // Both ways, against csrc/core.
 template <class Device>
-void check_device(const LiveCase& own, std::int64_t panel = std::int64_t{1} << 23) {
-  const Bytes section = encoded(own);
-  REQUIRE(encoded_on(Device(), own, panel) == section);
-  std::vector<std::uint64_t> back;
+void check_device(const std::vector<LiveCase>& cases, std::int64_t panel) {
+  std::vector<Bytes> sections;
+  for (const LiveCase& own : cases) sections.push_back(encoded(own));
+  REQUIRE(encoded_on(Device(), cases, panel) == sections);
+  std::vector<std::vector<std::uint64_t>> back;
   for (const std::size_t offset : {0, 1, 2, 3}) {
-    REQUIRE(decoded_on(Device(), section, offset, own, panel, back) == Status::ok);
-    REQUIRE(std::memcmp(back.data(), own.words.data(), own.bytes()) == 0);
+    REQUIRE(decoded_on(Device(), sections, offset, cases, panel, back) ==
+            std::vector<Status>(cases.size(), Status::ok));
+    for (std::size_t k = 0; k < cases.size(); ++k)
+      REQUIRE(std::memcmp(back[k].data(), cases[k].words.data(), cases[k].bytes()) == 0);
   }
+}
+
+// Damaged sections among good ones: what is refused is what the CPU refuses, and nothing else.
+// Damaged ones are about `limit`.
+template <class Device>
+void check_device_damage(const LiveCase& own, std::size_t limit) {
+  const Bytes good = encoded(own);
+  std::vector<Bytes> sections(1, good);
+  for_each_damage(good, limit, [&](const Bytes& bad) { sections.push_back(bad); });
+  sections.push_back(good);
+  std::vector<std::vector<std::uint64_t>> by_device;
+  const std::vector<Status> statuses =
+      decoded_on(Device(), sections, 1, std::vector<LiveCase>(sections.size(), own),
+                 rans::block_symbols, by_device);
+  int accepted = 0, refused = 0;
+  for (std::size_t k = 0; k < sections.size(); ++k) {
+    std::vector<std::uint64_t> by_core;
+    const Status status = decoded(sections[k], own, by_core);
+    REQUIRE(statuses[k] == status);
+    if (status == Status::ok) REQUIRE(by_device[k] == by_core);
+    ++(status == Status::ok ? accepted : refused);
+  }
+  CHECK(accepted > 2);
+  CHECK(refused > 0);
+  CHECK(statuses.front() == Status::ok);
+  CHECK(statuses.back() == Status::ok);
 }
 
 }  // namespace lmgc::test

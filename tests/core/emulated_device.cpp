@@ -6,6 +6,7 @@
 #include "cuda/fixed_jobs.h"
 #include "cuda/launch.h"
 #include "cuda/planes_jobs.h"
+#include "cuda/survey_jobs.h"
 
 namespace lmgc {
 
@@ -83,13 +84,16 @@ EMULATE_WARPS(CountChunks);
 EMULATE_WARPS(SumStretches);
 EMULATE_WARPS(AddUp);
 
-EMULATE(FindLevels);
-EMULATE(FindContexts);
+EMULATE_WARPS(SurveyBits);
+EMULATE_WARPS(SurveyLines);
+
+EMULATE_WARPS(FindLevels);
 EMULATE_WARPS(SumRows);
 EMULATE_WARPS(SumColumns);
 EMULATE_WARPS(SplitPieces);
 EMULATE_WARPS(WriteTails);
 EMULATE_WARPS(EncodeBlocks);
+EMULATE_WARPS(FindContexts);
 EMULATE_WARPS(DecodeBlocks);
 
 }  // namespace cuda

@@ -21,7 +21,7 @@ void check(const std::string& kind, const Sizes& sizes, FloatFormat format, std:
            int factor_bits = 5) {
   CAPTURE(kind, sizes, int{format.bytes}, int{format.mantissa_bits}, rank, factor_bits);
   const LiveCase own(kind, sizes, format, rank, factor_bits);
-  test::check_device<EmulatedDevice>(own, rank > 0 ? rans::block_symbols : 1 << 23);
+  test::check_device<EmulatedDevice>({own}, rank > 0 ? rans::block_symbols : 1 << 23);
 }
 
 }  // namespace
@@ -65,24 +65,48 @@ TEST_CASE("warps follow wide and narrow predictions") {
   }
 }
 
+TEST_CASE("warps write the CPU's sections and read them: lists") {
+  std::vector<LiveCase> cases;
+  for (const FloatFormat format : test::float_formats) {
+    for (const auto& kind : {"noise", "zeros", "any"}) {
+      cases.emplace_back(kind, Sizes{1}, format, 0);
+      cases.emplace_back(kind, Sizes{70001}, format, 0);
+      cases.emplace_back(kind, Sizes{90, 100}, format, 3);
+      cases.emplace_back(kind, Sizes{2, 16}, format, 0);
+      cases.emplace_back(kind, Sizes{5000, 17}, format, 0);
+      cases.emplace_back(kind, Sizes{100, 1500}, format, 2);
+      cases.emplace_back(kind, Sizes{3, 4097}, format, 0);
+    }
+  }
+  test::check_device<EmulatedDevice>(cases, rans::block_symbols);
+  test::check_device<EmulatedDevice>({}, rans::block_symbols);
+}
+
+TEST_CASE("a long list of matrices takes as many launches and waits as one") {
+  const auto counts_of = [](std::size_t matrices) {
+    const FloatFormat format = float_format(DType::float32);
+    std::vector<LiveCase> list(matrices, LiveCase("noise", {30, 500}, format, 0));
+    list.emplace_back("zeros", Sizes{100}, format, 0);
+    const test::DeviceCounts before = test::device_counts();
+    const auto sections = test::encoded_on(EmulatedDevice(), list, 1 << 23);
+    const test::DeviceCounts between = test::device_counts();
+    std::vector<std::vector<std::uint64_t>> words;
+    REQUIRE(test::decoded_on(EmulatedDevice(), sections, 0, list, 1 << 23, words) ==
+            std::vector<Status>(list.size(), Status::ok));
+    const test::DeviceCounts after = test::device_counts();
+    return std::vector<std::int64_t>{
+        between.waits - before.waits, between.launches - before.launches,
+        after.waits - between.waits, after.launches - between.launches};
+  };
+  CHECK(counts_of(1) == counts_of(30));
+  CHECK(counts_of(30)[0] == 12);  // what cuda/fixed.h says
+  CHECK(counts_of(30)[2] == 1);
+}
+
 TEST_CASE("warps refuse the damaged sections that the CPU refuses") {
   for (const std::int64_t rank : {0, 2}) {
-    for (const FloatFormat format : {float_format(DType::bfloat16), float_format(DType::float64)}) {
-      const LiveCase own("any", {30, 60}, format, rank);
-      const Bytes good = test::encoded(own);
-      int accepted = 0, refused = 0;
-      test::for_each_damage(good, 40, [&](const Bytes& bad) {
-        std::vector<std::uint64_t> by_core, by_device;
-        const Status status = test::decoded(bad, own, by_core);
-        const Status other =
-            test::decoded_on(EmulatedDevice(), bad, 1, own, rans::block_symbols, by_device);
-        REQUIRE(other == status);
-        if (status == Status::ok) REQUIRE(by_device == by_core);
-        ++(status == Status::ok ? accepted : refused);
-      });
-      CHECK(accepted > 0);
-      CHECK(refused > 0);
-    }
+    for (const FloatFormat format : {float_format(DType::bfloat16), float_format(DType::float64)})
+      test::check_device_damage<EmulatedDevice>(LiveCase("any", {30, 60}, format, rank), 40);
   }
 }
 
@@ -90,10 +114,11 @@ TEST_CASE("warps refuse parts of other sizes, and bits behind the tails") {
   const LiveCase own("any", {30, 60}, float_format(DType::float32), 0);
   const Bytes good = test::encoded(own);
   const auto check_refused = [&](const Bytes& section, const test::Moved& moved) {
-    std::vector<std::uint64_t> words;
-    CHECK(test::decoded(section, own, words, moved) == Status::bad_stream);
-    CHECK(test::decoded_on(EmulatedDevice(), section, 0, own, 1 << 23, words, moved) ==
-          Status::bad_stream);
+    std::vector<std::uint64_t> by_core;
+    std::vector<std::vector<std::uint64_t>> by_device;
+    CHECK(test::decoded(section, own, by_core, moved) == Status::bad_stream);
+    CHECK(test::decoded_on(EmulatedDevice(), {section}, 0, {own}, 1 << 23, by_device, moved) ==
+          std::vector<Status>{Status::bad_stream});
   };
   check_refused(good, {0, 1, -1});
   check_refused(good, {0, -1, 1});
@@ -106,23 +131,62 @@ TEST_CASE("warps refuse parts of other sizes, and bits behind the tails") {
   check_refused(longer, {});
 }
 
-TEST_CASE("an allocation that fails ends the encoder") {
-  const LiveCase own("noise", {40, 50}, float_format(DType::float32), 2);
+TEST_CASE("an allocation that fails ends methods scale and lowrank") {
+  const std::vector<LiveCase> cases = {LiveCase("noise", {40, 50}, float_format(DType::float32), 2),
+                                       LiveCase("any", {3000}, float_format(DType::bfloat16), 0)};
   EmulatedDevice device;
-  std::vector<std::uint64_t> words = own.words;
-  for (int left = 0;; ++left) {
-    int remaining = left;
-    const auto allocate = [&](std::size_t bytes) {
-      return remaining-- > 0 ? device.allocate(bytes) : nullptr;
-    };
-    cuda::FixedEncoder encoder;
-    const int error = encoder.prepare(
-        own.input(words.data()), own.head,
-        test::device_product(device, own.head, own.shape.columns, rans::block_symbols),
-        run_serially, allocate, nullptr);
-    if (error == 0) break;
-    REQUIRE(error == cuda::out_of_memory());
-    REQUIRE(encoder.size() == 0);
-    REQUIRE(left < 100);
+  int left = 0;
+  const cuda::Allocate allocate = [&](std::size_t bytes) {
+    return left-- > 0 ? device.allocate(bytes) : nullptr;
+  };
+  // Calls body() with more and more allocations that succeed until it does.
+  const auto check_failures = [&](const auto& body) {
+    for (int allowed = 0;; ++allowed) {
+      REQUIRE(allowed < 200);
+      left = allowed;
+      const int error = body();
+      if (error == 0) {
+        CHECK(allowed > 3);
+        return;
+      }
+      REQUIRE(error == cuda::out_of_memory());
+    }
+  };
+  std::vector<std::vector<std::uint64_t>> words;
+  std::vector<cuda::FixedMatrix> matrices;
+  for (const LiveCase& own : cases) words.push_back(own.words);
+  for (std::size_t k = 0; k < cases.size(); ++k) {
+    const LiveCase& own = cases[k];
+    matrices.push_back(
+        {own.input(words[k].data()), own.head,
+         test::device_product(device, own.head, own.shape.columns, rans::block_symbols)});
   }
+  cuda::FixedEncoder encoder;
+  check_failures([&] {
+    const int error = encoder.prepare(matrices, run_serially, allocate, nullptr);
+    if (error != 0) REQUIRE(encoder.size(0) == 0);
+    return error;
+  });
+  std::vector<Bytes> sections;
+  std::vector<cuda::FixedTarget> targets;
+  for (std::size_t k = 0; k < cases.size(); ++k) sections.emplace_back(encoder.size(k));
+  for (std::size_t k = 0; k < cases.size(); ++k) targets.push_back({k, sections[k].data()});
+  left = 0;
+  CHECK(encoder.write(targets, allocate, nullptr) == cuda::out_of_memory());
+  left = 1000;
+  CHECK(encoder.write(targets, allocate, nullptr) == 0);
+  std::vector<FixedSource> sources(cases.size());
+  std::vector<cuda::FixedCoded> coded;
+  for (std::size_t k = 0; k < cases.size(); ++k) {
+    const LiveCase& own = cases[k];
+    CHECK(sections[k] == test::encoded(own));
+    REQUIRE(read_fixed(sections[k].data(), sections[k].size(), own.sizes.data(), own.sizes.size(),
+                       own.head.predicted(), true, run_serially, sources[k]) == Status::ok);
+    coded.push_back({&sources[k], own.format,
+                     test::device_product(device, own.head, own.shape.columns, 1 << 23),
+                     words[k].data()});
+  }
+  std::vector<Status> statuses;
+  check_failures(
+      [&] { return cuda::decode_fixed(coded, run_serially, allocate, nullptr, statuses); });
 }

@@ -19,7 +19,7 @@ using Sizes = std::vector<std::int64_t>;
 void check(const std::string& kind, const Sizes& sizes, FloatFormat format, std::int64_t rank) {
   CAPTURE(kind, sizes, int{format.bytes}, int{format.mantissa_bits}, rank);
   const LiveCase own(kind, sizes, format, rank);
-  test::check_device<CudaDevice>(own, rank > 0 ? rans::block_symbols : 1 << 23);
+  test::check_device<CudaDevice>({own}, rank > 0 ? rans::block_symbols : 1 << 23);
 }
 
 }  // namespace
@@ -39,15 +39,22 @@ TEST_CASE("the device writes the CPU's fixed sections and reads them") {
   }
 }
 
+TEST_CASE("the device writes the CPU's fixed sections and reads them: lists") {
+  if (test::no_device()) return;
+  std::vector<LiveCase> cases;
+  for (const FloatFormat format : test::float_formats) {
+    for (const auto& kind : test::live_kinds) {
+      cases.emplace_back(kind, Sizes{70001}, format, 0);
+      cases.emplace_back(kind, Sizes{40, 50}, format, 0);
+      cases.emplace_back(kind, Sizes{300, 700}, format, 2);
+    }
+  }
+  test::check_device<CudaDevice>(cases, rans::block_symbols);
+}
+
 TEST_CASE("the device refuses the damaged fixed sections that the CPU refuses") {
   if (test::no_device()) return;
-  for (const std::int64_t rank : {0, 2}) {
-    const LiveCase own("any", {30, 60}, float_format(DType::float32), rank);
-    test::for_each_damage(test::encoded(own), 20, [&](const Bytes& bad) {
-      std::vector<std::uint64_t> by_cpu, by_device;
-      const Status status = test::decoded(bad, own, by_cpu);
-      CHECK(test::decoded_on(CudaDevice(), bad, 1, own, rans::block_symbols, by_device) == status);
-      if (status == Status::ok) CHECK(by_device == by_cpu);
-    });
-  }
+  for (const std::int64_t rank : {0, 2})
+    test::check_device_damage<CudaDevice>(
+        LiveCase("any", {30, 60}, float_format(DType::float32), rank), 20);
 }
