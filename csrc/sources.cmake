@@ -154,6 +154,8 @@ set(LMGC_CORE_TEST_SOURCES
   tests/core/test_digit_engine.cpp
   tests/core/test_lm_section.cpp
   tests/core/test_lm_damage.cpp
+  tests/core/test_device_lanes.cpp
+  tests/core/test_device_words.cpp
   tests/core/test_warp_checksum.cpp
   tests/core/test_warp_digits.cpp
   tests/core/test_warp_entropy.cpp

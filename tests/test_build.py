@@ -189,3 +189,20 @@ def test_a_torch_that_is_too_old_for_a_part(name: str, needs: str, monkeypatch: 
     monkeypatch.delitem(sys.modules, f"lmgc_torch.distributed.{name}", raising=False)
     with pytest.raises(ImportError, match=rf"of torch {re.escape(torch.__version__)} .* newer"):
         importlib.import_module(f"lmgc_torch.distributed.{name}")
+
+
+def test_the_emulated_device_has_every_kernel():
+    """What a GPU launches, tests of the core launch as well: csrc/cuda/*.cu only name it."""
+
+    def named(text: str, prefix: str) -> set[str]:
+        names = re.findall(rf"^{prefix}\w*\((?:lmgc::)?(?:cuda::)?(\w+)\)", text, re.MULTILINE)
+        return set(names) - {"Job", "Body"}
+
+    kernels = {
+        name
+        for path in (ROOT / "csrc/cuda").glob("*.cu")
+        for name in named(path.read_text(encoding="utf-8"), "LMGC_INSTANTIATE_")
+    }
+    emulated = (ROOT / "tests/core/emulated_device.cpp").read_text(encoding="utf-8")
+    assert len(kernels) > 40
+    assert named(emulated, "EMULATE") == kernels

@@ -1,5 +1,12 @@
 #include "emulated_device.h"
 
+#include "core/digit_lane.h"
+#include "core/lane_coding.h"
+#include "core/lane_tails.h"
+#include "core/near_lossless.h"
+#include "core/predict.h"
+#include "core/serialize.h"
+#include "core/short_floats.h"
 #include "core/warp.h"
 #include "cuda/checksum_jobs.h"
 #include "cuda/entropy_jobs.h"
@@ -33,13 +40,13 @@ int clear(void* device, std::size_t bytes, void*) {
   return 0;
 }
 
+// Backwards: nothing may depend on the order of threads, or of warps.
 template <class Body>
 int launch(std::int64_t count, const Body& body, void*) {
   ++counts.launches;
-  for (std::int64_t i = 0; i < count; ++i) body(i);
+  for (std::int64_t i = count; i-- > 0;) body(i);
   return 0;
 }
-// Backwards: nothing may depend on the order of warps.
 template <class Body>
 int launch_warps(std::int64_t count, const Body& body, void*) {
   ++counts.launches;
@@ -66,6 +73,39 @@ int launch_blocks(std::int64_t count, const Body& body, void*) {
   EMULATE_WARPS(Job<4>);    \
   EMULATE_WARPS(Job<8>);    \
   EMULATE_WARPS(Job<16>)
+
+EMULATE(SumLevels);
+EMULATE(FeaturesOfTensor);
+EMULATE(RoundMantissas);
+EMULATE(RoundToPowers);
+EMULATE(FindUsedBits);
+EMULATE(ShortenWords);
+EMULATE(LengthenWords);
+
+EMULATE(SerializeText);
+EMULATE(DeserializeText);
+EMULATE(SerializeTokens);
+EMULATE(DeserializeTokens16);
+EMULATE(DeserializeTokens32);
+EMULATE(DeserializeTokens64);
+
+EMULATE(CountSymbols);
+EMULATE(CountZeros);
+EMULATE(PrepareWindows);
+EMULATE(CodeWindows);
+EMULATE(EncodeLanes);
+EMULATE(CopyLanes);
+EMULATE(MeasureTails);
+EMULATE(PackTails);
+EMULATE(UnpackTails);
+EMULATE(StartLanes);
+EMULATE(StepFeatures);
+EMULATE(StepRecall);
+EMULATE(StepDecode);
+EMULATE(StepEncode);
+
+EMULATE(EncodeDigitLane);
+EMULATE(DecodeDigitLane);
 
 EMULATE_WARPS(SumBlocks);
 

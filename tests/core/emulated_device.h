@@ -1,6 +1,6 @@
 // A device that is the CPU: memory.h's copies and launch.h's launches as plain loops
-// (emulated_device.cpp), so that csrc/cuda runs here but for a warp's own instructions. Warps run
-// one after the other, from the last to the first.
+// (emulated_device.cpp), so that csrc/cuda runs here but for a warp's own instructions. Threads,
+// warps and blocks run one after the other, from the last to the first.
 #pragma once
 
 #include <cstddef>
@@ -27,6 +27,23 @@ class EmulatedDevice {
   }
   void write(void* device, const void* host, std::size_t bytes) {
     if (bytes != 0) std::memcpy(device, host, bytes);
+  }
+  // A copy of an array in its memory, and back.
+  template <class T>
+  T* put(const std::vector<T>& host) {
+    void* const there = allocate(host.size() * sizeof(T));
+    write(there, host.data(), host.size() * sizeof(T));
+    return static_cast<T*>(there);
+  }
+  template <class T>
+  T* room(std::size_t count) {
+    return static_cast<T*>(allocate(count * sizeof(T)));
+  }
+  template <class T>
+  std::vector<T> get(const T* there, std::size_t count) {
+    std::vector<T> host(count);
+    read(host.data(), there, count * sizeof(T));
+    return host;
   }
 
  private:

@@ -14,7 +14,9 @@
 #include "core/digit_lane.h"
 #include "core/lm_section.h"
 #include "core/range_coder.h"
+#include "cuda/launch.h"
 #include "digit_cases.h"
+#include "emulated_device.h"
 #include "stream_cases.h"
 
 using namespace lmgc;
@@ -78,36 +80,34 @@ struct Exact {
   std::vector<LaneBytes> bytes;
 };
 
-// ---- the loop for devices, one thread after the other -------------------------------------------
+// ---- the loop for devices, on an emulated one ---------------------------------------------------
 
 struct LaneRoom {
   LaneRoom(const DigitPriorView& prior, const Work& work) {
-    std::int64_t symbols = 0;
     for (const DigitLane& lane : work.lanes) {
       before.push_back(symbols);
       symbols += lane.count;
     }
-    traces.resize(static_cast<std::size_t>(symbols));
-    out.resize(static_cast<std::size_t>(4 * symbols) + 2 * work.lanes.size());
-    sizes.resize(work.lanes.size());
-    lanes = {prior, work.matrices.data(), work.lanes.data(), before.data(), traces.data()};
+    lanes = {prior, device.put(work.matrices), device.put(work.lanes), device.put(before),
+             device.room<Trace>(static_cast<std::size_t>(symbols))};
   }
-  std::vector<std::int64_t> before, sizes;
-  std::vector<Trace> traces;
-  std::vector<std::uint8_t> out;
+  test::EmulatedDevice device;
+  std::int64_t symbols = 0;
+  std::vector<std::int64_t> before;
   DigitLanes lanes;
 };
 
 std::vector<CodedLane> encoded_by_lane(const DigitPriorView& prior, const Work& work) {
   LaneRoom room(prior, work);
-  const EncodeDigitLane body{room.lanes, room.out.data(), room.sizes.data()};
-  const auto count = static_cast<std::int64_t>(work.lanes.size());
-  test::run_on_threads(count, body);
+  const std::size_t count = work.lanes.size();
+  const auto bound = static_cast<std::size_t>(4 * room.symbols) + 2 * count;
+  const EncodeDigitLane body{room.lanes, room.device.room<std::uint8_t>(bound),
+                             room.device.room<std::int64_t>(count)};
+  REQUIRE(cuda::launch(static_cast<std::int64_t>(count), body, nullptr) == 0);
   std::vector<CodedLane> coded;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto lane = static_cast<std::size_t>(i);
-    const auto first = room.out.begin() + 4 * room.before[lane] + 2 * i;
-    coded.emplace_back(first, first + room.sizes[lane]);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint8_t* const first = body.out + 4 * room.before[i] + 2 * i;
+    coded.emplace_back(first, first + body.sizes[i]);
   }
   return coded;
 }
@@ -115,8 +115,8 @@ std::vector<CodedLane> encoded_by_lane(const DigitPriorView& prior, const Work& 
 void decode_by_lane(const DigitPriorView& prior, const Work& work,
                     const std::vector<LaneBytes>& bytes) {
   LaneRoom room(prior, work);
-  test::run_backwards(static_cast<std::int64_t>(work.lanes.size()),
-                      DecodeDigitLane{room.lanes, bytes.data()});
+  const DecodeDigitLane body{room.lanes, room.device.put(bytes)};
+  REQUIRE(cuda::launch(static_cast<std::int64_t>(work.lanes.size()), body, nullptr) == 0);
 }
 
 }  // namespace

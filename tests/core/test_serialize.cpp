@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "cuda/launch.h"
+
 using namespace lmgc;
 
 namespace {
@@ -84,7 +86,7 @@ Expected naive(const Bytes& data, FloatFormat format, const SerializeOptions& op
 std::string to_text(const Bytes& data, const SerializedLayout& layout) {
   std::string text(static_cast<std::size_t>(layout.items), '?');
   const SerializeText body{layout, data.data(), reinterpret_cast<std::uint8_t*>(text.data())};
-  for (std::int64_t unit = 0; unit < layout.units(); ++unit) body(unit);
+  REQUIRE(cuda::launch(layout.units(), body, nullptr) == 0);
   return text;
 }
 
@@ -93,8 +95,7 @@ std::int64_t from_items(const Item* items, const SerializedLayout& layout, Bytes
   data.assign(static_cast<std::size_t>(layout.bytes), 0xa5);
   std::int64_t first_bad = no_bad_item;
   const DeserializeUnits<Item> body{layout, items, data.data(), &first_bad};
-  // Backwards: the order must not matter.
-  for (std::int64_t unit = layout.units(); unit-- > 0;) body(unit);
+  REQUIRE(cuda::launch(layout.units(), body, nullptr) == 0);
   return first_bad;
 }
 
@@ -147,7 +148,7 @@ TEST_CASE("serialize: agrees with the naive serializer, and back") {
 
         std::vector<std::int16_t> written(expected.tokens.size(), -1);
         const SerializeTokens body{*tokens, data.data(), written.data()};
-        for (std::int64_t unit = 0; unit < tokens->units(); ++unit) body(unit);
+        REQUIRE(cuda::launch(tokens->units(), body, nullptr) == 0);
         REQUIRE(written == expected.tokens);
 
         Bytes back;
@@ -155,8 +156,11 @@ TEST_CASE("serialize: agrees with the naive serializer, and back") {
         REQUIRE(back == data);
         REQUIRE(from_items(written.data(), *tokens, back) == no_bad_item);
         REQUIRE(back == data);
-        const std::vector<std::int64_t> wide(written.begin(), written.end());
-        REQUIRE(from_items(wide.data(), *tokens, back) == no_bad_item);
+        const std::vector<std::int32_t> wider(written.begin(), written.end());
+        REQUIRE(from_items(wider.data(), *tokens, back) == no_bad_item);
+        REQUIRE(back == data);
+        const std::vector<std::int64_t> widest(written.begin(), written.end());
+        REQUIRE(from_items(widest.data(), *tokens, back) == no_bad_item);
         REQUIRE(back == data);
         ++compared;
       }
