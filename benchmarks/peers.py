@@ -110,13 +110,15 @@ def _pcodec(pcodec: Any) -> Peer:
     """Makes the pcodec peer: its default level on a whole buffer of numbers; one thread."""
     np = importlib.import_module("numpy")
     config = pcodec.ChunkConfig()
+    # Of older versions the module has no attribute of that name.
+    standalone = importlib.import_module("pcodec.standalone")
 
     def pack(data: bytes, dtype: torch.dtype) -> bytes:
         numbers = np.frombuffer(data, PCODEC_DTYPES[dtype])
-        return bytes(pcodec.standalone.simple_compress(numbers, config))
+        return bytes(standalone.simple_compress(numbers, config))
 
     def unpack(data: bytes, _: torch.dtype) -> bytes:
-        numbers = pcodec.standalone.simple_decompress(data)
+        numbers = standalone.simple_decompress(data)
         return b"" if numbers is None else bytes(numbers.tobytes())  # None: there are none
 
     return Peer(pack, unpack, frozenset(PCODEC_DTYPES))

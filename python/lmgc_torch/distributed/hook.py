@@ -243,8 +243,9 @@ class CompressedAllReduceState:
             raise ValueError("match_backend=True is for gloo; the orders of others are not known")
 
         def new_group() -> dist.ProcessGroup:
-            ranks = dist.get_process_group_ranks(group)
-            whole = group is None or len(ranks) == dist.get_world_size()
+            # Torch before 2.7 does not take None for the whole world here.
+            ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
+            whole = len(ranks) == dist.get_world_size()
             made: dist.ProcessGroup = dist.new_group(
                 ranks,
                 timeout=self.timeout,
