@@ -137,9 +137,8 @@ def report(folder: Path, environment: dict[str, str]) -> tuple[list[str], dict[s
         written[method] = to_bytes(frame)
     assert wrong_golden_frames(torch.load(folder / "priors", weights_only=False)) == []
     level = environment.get("ATEN_CPU_CAPABILITY")
-    names = {"default": ("default", "no avx")}.get(
-        level or "", (level,)
-    )  # torch 2.6 says the other
+    # Torch 2.6 has another word for the first.
+    names = ("default", "no avx") if level == "default" else (level,)
     assert level is None or torch.backends.cpu.get_cpu_capability().lower() in names
     return _library.native().cpu_features(), written
 

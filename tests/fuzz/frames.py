@@ -213,9 +213,8 @@ def golden_bases(folder: Path, most: int) -> Iterator[Base]:
             record = dataclasses.replace(record, joined=joined)
             method = ref_frame.METHODS[record.method]
             own = single(record, parts)
-            there = hasattr(
-                torch, ref_frame.DTYPE_OF_CODE[record.dtype]
-            )  # not so in an older torch
+            # An older torch may lack the type.
+            there = hasattr(torch, ref_frame.DTYPE_OF_CODE[record.dtype])
             if len(own) > most or own in seen or not there:
                 continue
             seen.add(own)
