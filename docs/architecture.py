@@ -73,7 +73,7 @@ LAYERS = (
                 "scales low_rank search_limits spectrum rank_choice panels panel_product "
                 "projection delta",
             ),
-            (1, "serialize features fixed planes"),
+            (1, "serialize features fixed fixed_device planes"),
             (1, "prior prior_contract prior_state prior_probe native_prior"),
             (
                 1,
@@ -122,12 +122,16 @@ LAYERS = (
         ("core's function", "objects as kernels"),
         "#7e22ce",
         (
-            (1, "short_floats near_lossless"),
+            (1, "short_floats survey survey_jobs near_lossless"),
             (1, "predict"),
-            (1, "serialize fixed fixed_jobs planes planes_jobs planes_chunks planes_decoder"),
+            (
+                1,
+                "serialize fixed fixed_decoder fixed_jobs planes planes_jobs planes_chunks "
+                "planes_decoder",
+            ),
             (1, ""),
             (1, "entropy entropy_jobs lane_coding digit_lane"),
-            (1, "checksum checksum_jobs"),
+            (1, "heads checksum checksum_jobs"),
         ),
     ),
 )
@@ -136,7 +140,7 @@ BENEATH = (
     ("python/lmgc_torch", "errors _library _fake __main__"),
     ("csrc/ops", "library options error for_each team device_memory upload"),
     ("csrc/core", "bits bytes integer_math* spread parallel scratch host_device warp isa"),
-    ("csrc/cuda", "launch task_list warp memory runtime"),
+    ("csrc/cuda", "launch task_list warp memory uploads runtime"),
     ("csrc/api, pybind", "lmgc module build_config"),
     ("reference.py", "reference_*"),
 )

@@ -114,10 +114,10 @@ def test_without_torch_it_is_not_found(prefix: Path, tmp_path: Path):
 def test_another_torch_is_refused(prefix: Path, tmp_path: Path):
     other = tmp_path / "torch/share/cmake/Torch"
     other.mkdir(parents=True)
-    (other / "TorchConfigVersion.cmake").write_text('set(PACKAGE_VERSION "2.6.0")\n')
+    (other / "TorchConfigVersion.cmake").write_text('set(PACKAGE_VERSION "2.4.0")\n')
     prefixes = [prefix, tmp_path / "torch"]
     out = configure(ROOT / "tests/cpp", tmp_path / "build", prefixes, fails=True)
     built_for = str(_library.native().build_info()["torch_version"])
     words = " ".join(out.split())
     assert f"built for torch {built_for}" in words
-    assert "this is torch 2.6" in words
+    assert "this is torch 2.4" in words

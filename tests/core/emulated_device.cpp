@@ -78,7 +78,6 @@ EMULATE(SumLevels);
 EMULATE(FeaturesOfTensor);
 EMULATE(RoundMantissas);
 EMULATE(RoundToPowers);
-EMULATE(FindUsedBits);
 EMULATE(ShortenWords);
 EMULATE(LengthenWords);
 
