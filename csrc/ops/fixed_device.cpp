@@ -117,7 +117,8 @@ std::vector<FixedResult> encode(const std::vector<Candidate>& candidates) {
           job->encoder.write(std::exchange(job->targets, {}), job->memory.allocate(), job->stream));
     };
     results.push_back({{static_cast<std::int64_t>(job->encoder.size(k)), note, write_noted},
-                       std::shared_ptr<const FixedHead>(job, &job->encoder.head(k))});
+                       // A copy: it may be kept for longer than the section and its memory.
+                       std::make_shared<const FixedHead>(job->encoder.head(k))});
   }
   return results;
 }
