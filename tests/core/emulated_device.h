@@ -50,6 +50,36 @@ class EmulatedDevice {
   std::vector<std::unique_ptr<void, void (*)(void*)>> all_;
 };
 
+// One whose memory runs out.
+class ScarceDevice {
+ public:
+  // The next `count` allocations succeed, and no more.
+  void allow(int count) { left_ = count; }
+  cuda::Allocate allocate() {
+    return [this](std::size_t bytes) -> void* {
+      return left_-- > 0 ? device_.allocate(bytes) : nullptr;
+    };
+  }
+  EmulatedDevice& device() { return device_; }
+
+  // How many allocations `body` takes: calls it with more and more of them until it returns 0.
+  // -1 if it returns something else than cuda::out_of_memory() before, or never 0.
+  template <class Body>
+  int needed(const Body& body) {
+    for (int count = 0; count < 200; ++count) {
+      allow(count);
+      const int error = body();
+      if (error == 0) return count;
+      if (error != cuda::out_of_memory()) break;
+    }
+    return -1;
+  }
+
+ private:
+  EmulatedDevice device_;
+  int left_ = 0;
+};
+
 // How often the host has waited for the device (download()), and how many launches there were,
 // since the program began.
 struct DeviceCounts {

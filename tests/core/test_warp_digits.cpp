@@ -134,24 +134,8 @@ TEST_CASE("warps refuse parts of other sizes, and bits behind the tails") {
 TEST_CASE("an allocation that fails ends methods scale and lowrank") {
   const std::vector<LiveCase> cases = {LiveCase("noise", {40, 50}, float_format(DType::float32), 2),
                                        LiveCase("any", {3000}, float_format(DType::bfloat16), 0)};
-  EmulatedDevice device;
-  int left = 0;
-  const cuda::Allocate allocate = [&](std::size_t bytes) {
-    return left-- > 0 ? device.allocate(bytes) : nullptr;
-  };
-  // Calls body() with more and more allocations that succeed until it does.
-  const auto check_failures = [&](const auto& body) {
-    for (int allowed = 0;; ++allowed) {
-      REQUIRE(allowed < 200);
-      left = allowed;
-      const int error = body();
-      if (error == 0) {
-        CHECK(allowed > 3);
-        return;
-      }
-      REQUIRE(error == cuda::out_of_memory());
-    }
-  };
+  test::ScarceDevice device;
+  const cuda::Allocate allocate = device.allocate();
   std::vector<std::vector<std::uint64_t>> words;
   std::vector<cuda::FixedMatrix> matrices;
   for (const LiveCase& own : cases) words.push_back(own.words);
@@ -159,21 +143,21 @@ TEST_CASE("an allocation that fails ends methods scale and lowrank") {
     const LiveCase& own = cases[k];
     matrices.push_back(
         {own.input(words[k].data()), own.head,
-         test::device_product(device, own.head, own.shape.columns, rans::block_symbols)});
+         test::device_product(device.device(), own.head, own.shape.columns, rans::block_symbols)});
   }
   cuda::FixedEncoder encoder;
-  check_failures([&] {
+  CHECK(device.needed([&] {
     const int error = encoder.prepare(matrices, run_serially, allocate, nullptr);
     if (error != 0) REQUIRE(encoder.size(0) == 0);
     return error;
-  });
+  }) > 3);
   std::vector<Bytes> sections;
   std::vector<cuda::FixedTarget> targets;
   for (std::size_t k = 0; k < cases.size(); ++k) sections.emplace_back(encoder.size(k));
   for (std::size_t k = 0; k < cases.size(); ++k) targets.push_back({k, sections[k].data()});
-  left = 0;
+  device.allow(0);
   CHECK(encoder.write(targets, allocate, nullptr) == cuda::out_of_memory());
-  left = 1000;
+  device.allow(1000);
   CHECK(encoder.write(targets, allocate, nullptr) == 0);
   std::vector<FixedSource> sources(cases.size());
   std::vector<cuda::FixedCoded> coded;
@@ -183,10 +167,11 @@ TEST_CASE("an allocation that fails ends methods scale and lowrank") {
     REQUIRE(read_fixed(sections[k].data(), sections[k].size(), own.sizes.data(), own.sizes.size(),
                        own.head.predicted(), true, run_serially, sources[k]) == Status::ok);
     coded.push_back({&sources[k], own.format,
-                     test::device_product(device, own.head, own.shape.columns, 1 << 23),
+                     test::device_product(device.device(), own.head, own.shape.columns, 1 << 23),
                      words[k].data()});
   }
   std::vector<Status> statuses;
-  check_failures(
-      [&] { return cuda::decode_fixed(coded, run_serially, allocate, nullptr, statuses); });
+  CHECK(device.needed([&] {
+    return cuda::decode_fixed(coded, run_serially, allocate, nullptr, statuses);
+  }) > 3);
 }

@@ -83,36 +83,21 @@ TEST_CASE("a long list takes as many launches and waits as one tensor") {
 TEST_CASE("an allocation that fails ends method planes") {
   const std::vector<Tensor> tensors = {Tensor("rows zero", 30000, float_format(DType::float32)),
                                        Tensor("gradient", 30000, float_format(DType::bfloat16))};
-  EmulatedDevice device;
-  int left = 0;
-  const cuda::Allocate allocate = [&](std::size_t bytes) {
-    return left-- > 0 ? device.allocate(bytes) : nullptr;
-  };
-  // Calls body() with more and more allocations that succeed until it does.
-  const auto check_failures = [&](const auto& body) {
-    for (int allowed = 0;; ++allowed) {
-      REQUIRE(allowed < 200);
-      left = allowed;
-      const int error = body();
-      if (error == 0) {
-        CHECK(allowed > 3);
-        return;
-      }
-      REQUIRE(error == cuda::out_of_memory());
-    }
-  };
+  test::ScarceDevice device;
+  const cuda::Allocate allocate = device.allocate();
   std::vector<cuda::PlanesInput> inputs;
   for (const Tensor& tensor : tensors)
     inputs.push_back({tensor.words.data(), tensor.elements, tensor.format});
   cuda::PlanesEncoder encoder;
-  check_failures([&] { return encoder.prepare(inputs, run_serially, allocate, nullptr); });
+  CHECK(device.needed([&] { return encoder.prepare(inputs, run_serially, allocate, nullptr); }) >
+        3);
   std::vector<test::Bytes> sections;
   std::vector<cuda::PlanesTarget> targets;
   for (std::size_t k = 0; k < tensors.size(); ++k) sections.emplace_back(encoder.size(k));
   for (std::size_t k = 0; k < tensors.size(); ++k) targets.push_back({k, sections[k].data()});
-  left = 0;
+  device.allow(0);
   CHECK(encoder.write(targets, allocate, nullptr) == cuda::out_of_memory());
-  left = 1000;
+  device.allow(1000);
   CHECK(encoder.write(targets, allocate, nullptr) == 0);
   std::vector<Tensor> back = tensors;
   std::vector<cuda::PlanesSource> sources;
@@ -122,5 +107,6 @@ TEST_CASE("an allocation that fails ends method planes") {
                        [&back, k] { return static_cast<void*>(back[k].words.data()); }});
   }
   std::vector<Status> statuses;
-  check_failures([&] { return cuda::decode_planes(sources, allocate, nullptr, statuses); });
+  CHECK(device.needed([&] { return cuda::decode_planes(sources, allocate, nullptr, statuses); }) >
+        3);
 }
